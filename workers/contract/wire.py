@@ -1,0 +1,28 @@
+"""Two kinds of text cross our doors: what people write, and what our halves say to each other.
+
+What people write is checked strictly: an unknown key is a mistake that deserves a sentence. What
+the halves say bears a version and may be newer than its reader: unknown keys are ignored, so that
+a gang which runs for a week outlives an upgrade of the control plane.
+"""
+
+from typing import NewType
+
+from pydantic import BaseModel, ConfigDict
+
+CONTRACT_VERSION = 1
+"""The version that this code speaks; a server also understands the one before."""
+
+JobId = NewType("JobId", str)
+"""A UUIDv7 in its canonical text form; sorts by time of submission."""
+
+
+class Written(BaseModel):
+    """Something that people write: frozen, and unknown keys are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Message(BaseModel):
+    """Something that the halves say to each other: frozen, and unknown keys are ignored."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
