@@ -1,7 +1,7 @@
 """Where everything of a job stands below the storage root, and what may be read at all.
 
     jobs/<job_id>/attempts/<n>/facts/<seq>.json    facts, written before they are sent
-    jobs/<job_id>/attempts/<n>/logs/<who>/<k>.log  chunks of a log in order; who: driver, rank-0, ...
+    jobs/<job_id>/attempts/<n>/logs/<who>/<k>.log  chunks of a log in order; who: driver, rank-0 ...
     jobs/<job_id>/checkpoints/<stage>-<step>-a<n>/ data files, and manifest.json, written last
 
 Logs are chunks because object stores can't append. All functions are pure: they speak of text only.
