@@ -16,7 +16,7 @@ from workers.contract.paths import MANIFEST
 from workers.contract.wire import CONTRACT_VERSION, JobId, Message
 
 ReadChunks = Callable[[str], Iterable[bytes]]
-"""Give the bytes of one file of the checkpoint's folder, in chunks; raise OSError where it can't."""
+"""Give the bytes of one file of the checkpoint, in chunks; raise OSError where it can't."""
 
 
 class ManifestFile(Message):
@@ -45,7 +45,7 @@ class CheckpointDamaged(Exception):
 
 
 def verify(read: ReadChunks, manifest_sha256: str) -> Manifest:
-    """Return the manifest if it and every file of it are as recorded; else raise CheckpointDamaged."""
+    """Return the manifest if it and all its files are as recorded, else raise CheckpointDamaged."""
     text = b"".join(_read(read, MANIFEST))
     if hashlib.sha256(text).hexdigest() != manifest_sha256:
         raise CheckpointDamaged(f"{MANIFEST} is not the one that was recorded")

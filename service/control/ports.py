@@ -1,0 +1,306 @@
+"""What control needs of the world: a store, a bus and a clock.
+
+The store is one class behind several narrow ports, so that each of control's files says what it
+touches. Reads are short transactions of their own. Writes happen inside `write()`: everything in
+the block is committed together or not at all, and wake-ups are sent after it.
+
+A move names what it saw. If the row is no longer so, it raises Stale, nothing of the block is kept,
+and the caller reads again. Every move writes its event in the same transaction.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+from service.domain.job import AttemptMove, JobMove, JobState
+from service.domain.records import (
+    Agent,
+    Attempt,
+    Checkpoint,
+    Event,
+    Job,
+    Measurement,
+    RankShare,
+    Reason,
+    Stage,
+    Token,
+)
+from service.domain.spec import JobSpec
+from service.planner.snapshot import Snapshot
+from workers.contract.inventory import CheckpointPath, NodeSeen
+from workers.contract.outcome import FailureKind, Outcome, StopReason
+from workers.contract.reports import (
+    CheckpointWritten,
+    Progress,
+    StageEnded,
+    StageStarted,
+)
+from workers.contract.wire import JobId
+
+
+@dataclass(frozen=True, slots=True)
+class Why:
+    """Who moves something, and why: the part of an event that is not in the table."""
+
+    actor: str  # "user:anna", "scheduler", "reconciler", "gang", "agent:local"
+    reason: Reason
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class NewJob:
+    """A job that is about to be stored."""
+
+    id: JobId
+    key: str
+    owner: str
+    spec: JobSpec
+
+
+@dataclass(frozen=True, slots=True)
+class JobFilter:
+    """Which jobs to list; None is any."""
+
+    states: frozenset[JobState] | None = None
+    queue: str | None = None
+    project: str | None = None
+    name: str | None = None
+    before_seq: int | None = None  # a page: jobs submitted before this one
+    limit: int = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Leadership:
+    """A leader's term; every write that grants or frees capacity is made under it."""
+
+    holder: str
+    epoch: int
+
+
+class Writes(Protocol):
+    """What can be done inside one transaction; moves raise Stale, or IllegalMove."""
+
+    def now(self) -> datetime:
+        """The database's clock, UTC."""
+
+    def add_job(self, new: NewJob) -> Job:
+        """Store a QUEUED job with its event; Conflict where the key is taken by another spec.
+
+        Where the key is taken by the same spec, return the job that has it.
+        """
+
+    def move_job(
+        self,
+        job: Job,
+        move: JobMove,
+        why: Why,
+        *,
+        stop_reason: StopReason | None = None,
+        failure: FailureKind | None = None,
+        not_before: datetime | None = None,
+        metrics: Mapping[str, float] | None = None,
+    ) -> Job:
+        """Move the job if (id, attempt, state) are as in `job`; return it as it then stands.
+
+        Sets reason and text from `why`; stop_reason, failure, metrics where given (a REQUEUE or
+        RELEASE clears the stop reason); not_before as given; finished_at where the goal is final.
+        """
+
+    def reserve(self, job: Job, agent: str, ranks: Sequence[RankShare], why: Why) -> Attempt:
+        """Move the job by RESERVE and create attempt `job.attempt + 1` as RESERVED."""
+
+    def move_attempt(
+        self,
+        attempt: Attempt,
+        move: AttemptMove,
+        why: Why,
+        *,
+        token_sha256: str | None = None,
+        stop_reason: StopReason | None = None,
+        outcome: Outcome | None = None,
+        failure: FailureKind | None = None,
+    ) -> Attempt:
+        """Move the attempt if (job, number, state) are as in `attempt`; return it as it stands.
+
+        START sets started_at, STOP stop_at, an outcome or BURY ended_at (once).
+        """
+
+    def explain(self, job: Job, reason: Reason, text: str) -> None:
+        """Say why a queued job still waits; no event, and no error where it has moved."""
+
+    def notice(self, job_id: JobId, attempt: int | None, actor: str, code: str, text: str) -> None:
+        """Write an event that moves nothing; its reason is `code`."""
+
+    def hold_facts(self, attempt: Attempt, up_to: int) -> None:
+        """Record that facts are held up to `up_to`, and that the gang spoke now.
+
+        Compares (job, number, held, not GONE, still the job's newest attempt); else Stale.
+        """
+
+    def mark_progress(self, job_id: JobId, attempt: int) -> None:
+        """Record that the attempt wrote a new checkpoint."""
+
+    def add_stage(self, job_id: JobId, attempt: int, fact: StageStarted) -> None:
+        """Record that a stage began, or goes on; a complete stage stays complete."""
+
+    def end_stage(self, job_id: JobId, attempt: int, fact: StageEnded) -> None:
+        """Record a stage's figures; the stage may be new to this store."""
+
+    def add_measurement(self, job_id: JobId, attempt: int, at: datetime, fact: Progress) -> None:
+        """Add a line to the job's curves."""
+
+    def add_checkpoint(self, job_id: JobId, fact: CheckpointWritten, at: datetime) -> bool:
+        """Record a checkpoint; False where it is already there (its path is unique)."""
+
+    def ask_prune(self, job_id: JobId, keep_last: int) -> None:
+        """Ask for the deletion of all but the newest `keep_last` of the job's checkpoints."""
+
+    def see_agent(self, name: str, cluster_id: str, boot_id: str, nodes: Sequence[NodeSeen]) -> int:
+        """Record an agent's word and its nodes (those not named are gone); return a new revision.
+
+        Conflict where a newer boot of the same cluster, or another cluster whose lease lives, has
+        the name. The revision grows with every call.
+        """
+
+    def mark_pruned(self, paths: Sequence[CheckpointPath]) -> None:
+        """Record that these checkpoints are deleted."""
+
+    def set_agent_silent(self, name: str) -> bool:
+        """Make an agent's nodes unschedulable; False where it already was so."""
+
+    def add_token(self, token: Token) -> None:
+        """Record a token."""
+
+    def revoke_token(self, name: str) -> int:
+        """Revoke every token of that name; return how many."""
+
+
+class Writable(Protocol):
+    """A store that can be written."""
+
+    def write(self, leader: Leadership | None = None) -> AbstractContextManager[Writes]:
+        """One transaction; under `leader` it begins by locking that term, else raises NotLeader."""
+
+
+class JobStore(Writable, Protocol):
+    """Jobs, as people ask for them."""
+
+    def job(self, job_id: JobId) -> Job | None:
+        """The job, or None."""
+
+    def job_of_key(self, key: str) -> Job | None:
+        """The job that was submitted under this idempotency key, or None."""
+
+    def jobs_like(self, prefix: str, limit: int) -> list[Job]:
+        """Jobs whose id begins, or ends, with this text, newest first."""
+
+    def jobs(self, wanted: JobFilter) -> list[Job]:
+        """Jobs, newest first."""
+
+    def count_jobs(self) -> Mapping[tuple[str, JobState], int]:
+        """How many jobs are in each (queue, state)."""
+
+    def attempt(self, job_id: JobId, number: int) -> Attempt | None:
+        """One attempt, or None."""
+
+    def attempts(self, job_id: JobId) -> list[Attempt]:
+        """All attempts of a job, oldest first."""
+
+    def events(self, job_id: JobId, after_id: int, limit: int) -> list[Event]:
+        """The job's events in order, after the one with this id."""
+
+
+class Telemetry(Protocol):
+    """What gangs told, for those who ask."""
+
+    def stages(self, job_id: JobId) -> list[Stage]:
+        """The job's stages in order, as far as they began."""
+
+    def latest(self, job_id: JobId) -> Measurement | None:
+        """The newest line of the job's curves."""
+
+    def latest_of_running(self) -> list[tuple[Job, Measurement]]:
+        """The newest line of every job that is RUNNING or STOPPING."""
+
+    def measurements(self, job_id: JobId, limit: int) -> list[Measurement]:
+        """The job's curves in order, the newest `limit` lines."""
+
+    def checkpoints(self, job_id: JobId) -> list[Checkpoint]:
+        """The job's checkpoints, newest first, the pruned ones too."""
+
+
+class FleetStore(JobStore, Telemetry, Protocol):
+    """Agents and the attempts that they carry."""
+
+    def agents(self) -> list[Agent]:
+        """All agents that ever spoke."""
+
+    def nodes(self) -> list[tuple[str, NodeSeen]]:
+        """Every known node with its agent's name, also those of silent agents."""
+
+    def attempts_of_agent(self, agent: str) -> list[Attempt]:
+        """The agent's attempts that are not GONE, oldest first."""
+
+    def attempts_not_gone(self) -> list[Attempt]:
+        """All attempts that still hold nodes."""
+
+    def to_prune(self, agent: str, limit: int) -> list[CheckpointPath]:
+        """Checkpoints to be deleted, of jobs whose newest attempt was this agent's."""
+
+    def now(self) -> datetime:
+        """The database's clock, UTC."""
+
+
+class PlanStore(JobStore, Protocol):
+    """What the scheduler reads, and who may write."""
+
+    def snapshot(self) -> Snapshot:
+        """The world for a plan, read in one transaction."""
+
+    def take_lead(self, name: str, holder: str, lease_seconds: float) -> Leadership | None:
+        """Take, or renew, the lease `name` by the database's clock; None while another has it.
+
+        Taking it over from another holder, or after it expired, begins a new epoch.
+        """
+
+    def drop_lead(self, name: str, term: Leadership) -> None:
+        """Give the lease up, so that the heir need not wait."""
+
+
+class TokenStore(Writable, Protocol):
+    """Who may open which door."""
+
+    def token(self, sha256: str) -> Token | None:
+        """The record of a token that is neither expired nor revoked."""
+
+    def tokens(self) -> list[Token]:
+        """All records, newest first."""
+
+    def attempt_of_token(self, sha256: str) -> Attempt | None:
+        """The attempt whose gang holds this token."""
+
+
+class Bus(Protocol):
+    """Hints, never facts: a message may be lost or come twice; the store is the truth.
+
+    Topics: "queue" (something may be planned), "agent/<name>" (its answer may have changed),
+    "job/<id>" (something of it changed).
+    """
+
+    def wake(self, topic: str) -> None:
+        """Wake whoever waits on the topic; a wake-up before the wait is not lost to a listener."""
+
+    def listen(self, topic: str, on_wake: Callable[[], None]) -> Callable[[], None]:
+        """Call `on_wake` (from any thread, quickly) at each wake-up; return what ends it."""
+
+
+class Clock(Protocol):
+    """Time inside one process, for what is not compared between processes."""
+
+    def monotonic(self) -> float:
+        """Seconds from some beginning; never goes back."""
+
+    def now(self) -> datetime:
+        """The wall clock, UTC."""
