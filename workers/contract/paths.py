@@ -8,7 +8,6 @@ Logs are chunks because object stores can't append. All functions are pure: they
 """
 
 import posixpath
-from urllib.parse import urlsplit
 
 from workers.contract.wire import JobId
 
@@ -46,6 +45,8 @@ def resolve_data(path: str, storage_url: str, data_roots: tuple[str, ...]) -> st
     A relative path stands below the storage root. An absolute path or a URL must lie below the
     storage root or below one of the data roots. `..` never climbs out of a root.
     """
+    if "::" in path:
+        return None  # fsspec would read it as a chain of file systems, one inside the other
     is_absolute = path.startswith("/") or "://" in path
     url = normalize(path) if is_absolute else normalize(join(storage_url, path))
     roots = (storage_url, *data_roots) if is_absolute else (storage_url,)
@@ -55,10 +56,13 @@ def resolve_data(path: str, storage_url: str, data_roots: tuple[str, ...]) -> st
 
 
 def normalize(url: str) -> str:
-    """A URL with its `.` and `..` resolved; a local path becomes `file:///...`."""
-    parts = urlsplit(url if "://" in url else f"file://{url}")
-    path = posixpath.normpath(parts.path or "/")
-    return f"{parts.scheme}://{parts.netloc}{'/' + path.lstrip('/')}"
+    """A URL with its `.` and `..` resolved; a local path becomes `file:///...`.
+
+    Not by urllib: to fsspec `?` and `#` are letters of a file's name.
+    """
+    scheme, _, rest = url.partition("://") if "://" in url else ("file", "", url)
+    host, _, path = rest.partition("/")
+    return f"{scheme}://{host}{posixpath.normpath('/' + path.lstrip('/'))}"
 
 
 def _lies_below(url: str, root: str) -> bool:

@@ -25,4 +25,5 @@ class Written(BaseModel):
 class Message(BaseModel):
     """Something that the halves say to each other: frozen, and unknown keys are ignored."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    # A diverged net measures infinities; JSON has no number for them, so they travel as strings.
+    model_config = ConfigDict(frozen=True, extra="ignore", ser_json_inf_nan="strings")
