@@ -1,0 +1,1 @@
+"""Alembic's migrations; `strata db` runs them, also from an installed wheel."""

@@ -10,10 +10,10 @@ and the caller reads again. Every move writes its event in the same transaction.
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
+from service.domain.asks import JobFilter, Leadership, NewJob, Why
 from service.domain.job import AttemptMove, JobMove, JobState
 from service.domain.records import (
     Agent,
@@ -27,7 +27,6 @@ from service.domain.records import (
     Stage,
     Token,
 )
-from service.domain.spec import JobSpec
 from service.planner.snapshot import Snapshot
 from workers.contract.inventory import CheckpointPath, NodeSeen
 from workers.contract.outcome import FailureKind, Outcome, StopReason
@@ -38,45 +37,6 @@ from workers.contract.reports import (
     StageStarted,
 )
 from workers.contract.wire import JobId
-
-
-@dataclass(frozen=True, slots=True)
-class Why:
-    """Who moves something, and why: the part of an event that is not in the table."""
-
-    actor: str  # "user:anna", "scheduler", "reconciler", "gang", "agent:local"
-    reason: Reason
-    message: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class NewJob:
-    """A job that is about to be stored."""
-
-    id: JobId
-    key: str
-    owner: str
-    spec: JobSpec
-
-
-@dataclass(frozen=True, slots=True)
-class JobFilter:
-    """Which jobs to list; None is any."""
-
-    states: frozenset[JobState] | None = None
-    queue: str | None = None
-    project: str | None = None
-    name: str | None = None
-    before_seq: int | None = None  # a page: jobs submitted before this one
-    limit: int = 50
-
-
-@dataclass(frozen=True, slots=True)
-class Leadership:
-    """A leader's term; every write that grants or frees capacity is made under it."""
-
-    holder: str
-    epoch: int
 
 
 class Writes(Protocol):
@@ -126,6 +86,9 @@ class Writes(Protocol):
 
         START sets started_at, STOP stop_at, an outcome or BURY ended_at (once).
         """
+
+    def note_outcome(self, attempt: Attempt, outcome: Outcome) -> Attempt:
+        """Record an outcome where the attempt stays where it is: STOPPING already, or LOST."""
 
     def explain(self, job: Job, reason: Reason, text: str) -> None:
         """Say why a queued job still waits; no event, and no error where it has moved."""

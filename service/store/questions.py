@@ -1,0 +1,149 @@
+"""Reads of jobs, their course and their telemetry; each is one short transaction."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy import ColumnElement, Engine, Select, func, select
+
+from service.domain.asks import JobFilter
+from service.domain.job import JobState
+from service.domain.records import Attempt, Checkpoint, Event, Job, Measurement, Stage, Token
+from service.store.engine import database_now, reading
+from service.store.rows import (
+    attempt_of,
+    checkpoint_of,
+    event_of,
+    job_of,
+    measurement_of,
+    stage_of,
+    token_of,
+)
+from service.store.tables import (
+    attempts,
+    checkpoints,
+    events,
+    jobs,
+    measurements,
+    stages,
+    tokens,
+)
+from workers.contract.wire import JobId
+
+
+class Questions:
+    """What can be asked about jobs."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def _all(self, query: Select[Any]) -> list[Any]:
+        with reading(self._engine) as connection:
+            return list(connection.execute(query))
+
+    def job(self, job_id: JobId) -> Job | None:
+        """The job, or None."""
+        return next(map(job_of, self._all(select(jobs).where(jobs.c.id == job_id))), None)
+
+    def job_of_key(self, key: str) -> Job | None:
+        """The job that was submitted under this key, or None."""
+        return next(map(job_of, self._all(select(jobs).where(jobs.c.key == key))), None)
+
+    def jobs_like(self, prefix: str, limit: int) -> list[Job]:
+        """Jobs whose id begins, or ends, with this text, newest first."""
+        like = jobs.c.id.startswith(prefix, autoescape=True)
+        like |= jobs.c.id.endswith(prefix, autoescape=True)
+        query = select(jobs).where(like).order_by(jobs.c.seq.desc()).limit(limit)
+        return list(map(job_of, self._all(query)))
+
+    def jobs(self, wanted: JobFilter) -> list[Job]:
+        """Jobs, newest first."""
+        tests: list[ColumnElement[bool]] = []
+        if wanted.states is not None:
+            tests.append(jobs.c.state.in_(sorted(wanted.states)))
+        for column, value in (
+            (jobs.c.queue, wanted.queue),
+            (jobs.c.project, wanted.project),
+            (jobs.c.name, wanted.name),
+        ):
+            if value is not None:
+                tests.append(column == value)
+        if wanted.before_seq is not None:
+            tests.append(jobs.c.seq < wanted.before_seq)
+        query = select(jobs).where(*tests).order_by(jobs.c.seq.desc()).limit(wanted.limit)
+        return list(map(job_of, self._all(query)))
+
+    def count_jobs(self) -> Mapping[tuple[str, JobState], int]:
+        """How many jobs are in each (queue, state)."""
+        query = select(jobs.c.queue, jobs.c.state, func.count()).group_by(
+            jobs.c.queue, jobs.c.state
+        )
+        return {(queue, JobState(state)): count for queue, state, count in self._all(query)}
+
+    def attempt(self, job_id: JobId, number: int) -> Attempt | None:
+        """One attempt, or None."""
+        query = select(attempts).where(attempts.c.job_id == job_id, attempts.c.number == number)
+        return next(map(attempt_of, self._all(query)), None)
+
+    def attempts(self, job_id: JobId) -> list[Attempt]:
+        """All attempts of a job, oldest first."""
+        query = select(attempts).where(attempts.c.job_id == job_id).order_by(attempts.c.number)
+        return list(map(attempt_of, self._all(query)))
+
+    def attempt_of_token(self, sha256: str) -> Attempt | None:
+        """The attempt whose gang holds this token."""
+        query = select(attempts).where(attempts.c.token_sha256 == sha256)
+        return next(map(attempt_of, self._all(query)), None)
+
+    def events(self, job_id: JobId, after_id: int, limit: int) -> list[Event]:
+        """The job's events in order."""
+        query = select(events).where(events.c.job_id == job_id, events.c.id > after_id)
+        return list(map(event_of, self._all(query.order_by(events.c.id).limit(limit))))
+
+    def stages(self, job_id: JobId) -> list[Stage]:
+        """The job's stages in order."""
+        query = select(stages).where(stages.c.job_id == job_id).order_by(stages.c.index)
+        return list(map(stage_of, self._all(query)))
+
+    def latest(self, job_id: JobId) -> Measurement | None:
+        """The newest line of the job's curves."""
+        return next(iter(self.measurements(job_id, 1)), None)
+
+    def measurements(self, job_id: JobId, limit: int) -> list[Measurement]:
+        """The job's curves in order, the newest `limit` lines."""
+        query = select(measurements).where(measurements.c.job_id == job_id)
+        rows = self._all(query.order_by(measurements.c.id.desc()).limit(limit))
+        return list(map(measurement_of, reversed(rows)))
+
+    def latest_of_running(self) -> list[tuple[Job, Measurement]]:
+        """The newest line of every job that trains."""
+        newest = (
+            select(func.max(measurements.c.id))
+            .join(jobs, jobs.c.id == measurements.c.job_id)
+            .where(jobs.c.state.in_([JobState.RUNNING, JobState.STOPPING]))
+            .group_by(measurements.c.job_id)
+        )
+        lines = self._all(select(measurements).where(measurements.c.id.in_(newest)))
+        found = self._all(select(jobs).where(jobs.c.id.in_([line.job_id for line in lines])))
+        running = {row.id: job_of(row) for row in found}
+        return [
+            (running[line.job_id], measurement_of(line)) for line in lines if line.job_id in running
+        ]
+
+    def checkpoints(self, job_id: JobId) -> list[Checkpoint]:
+        """The job's checkpoints, newest first."""
+        query = select(checkpoints).where(checkpoints.c.job_id == job_id)
+        order = (checkpoints.c.step.desc(), checkpoints.c.id.desc())
+        return list(map(checkpoint_of, self._all(query.order_by(*order))))
+
+    def token(self, sha256: str) -> Token | None:
+        """The record of a token that is neither expired nor revoked."""
+        with reading(self._engine) as connection:
+            row = connection.execute(select(tokens).where(tokens.c.sha256 == sha256)).first()
+            now = database_now(connection)
+        if row is None or row.revoked_at is not None:
+            return None
+        return token_of(row) if row.expires_at is None or now < row.expires_at else None
+
+    def tokens(self) -> list[Token]:
+        """All records, newest first."""
+        return list(map(token_of, self._all(select(tokens).order_by(tokens.c.created_at.desc()))))
