@@ -1,0 +1,51 @@
+"""The stages that a recipe asks for."""
+
+from typing import Any
+
+import pytest
+
+from workers.contract.outcome import ConfigFailure
+from workers.contract.recipe import Adam, Recipe, Sgd
+from workers.stages.catalog import MomentumSwitch, plan_stages
+
+
+def _recipe(**parts: Any) -> Recipe:
+    return Recipe.model_validate(
+        {"data": {"source": "digits"}, "model": {"kind": "mlp", "hidden": [9, 8, 7]}, **parts}
+    )
+
+
+def test_stages_follow_each_other_and_drop_the_last_partial_batch() -> None:
+    plans = plan_stages(
+        _recipe(
+            pretraining={"method": "greedy_supervised", "layers": 2, "epochs": [3, 1]},
+            training={"epochs": 2, "batch_size": 500},
+        ),
+        num_samples=1437,
+        world_size=2,
+    )
+    assert [plan.name for plan in plans] == ["pretrain-01", "pretrain-02", "finetune"]
+    assert [plan.steps for plan in plans] == [42, 14, 4]
+    assert [plan.first_step for plan in plans] == [0, 42, 56]
+    assert [plan.first_sample for plan in plans] == [0, 4200, 5600]
+    assert [plan.layer for plan in plans] == [0, 1, None]
+    assert plans[0].optimizer == Adam(name="adam", lr=3e-3)
+
+
+def test_an_rbm_switches_its_momentum_and_decays_by_itself() -> None:
+    recipe = _recipe(
+        model={"kind": "mlp", "hidden": [9], "activation": "sigmoid"},
+        pretraining={"method": "rbm"},
+    )
+    plan = plan_stages(recipe, 1437, 1)[0]
+    assert plan.optimizer == Sgd(name="sgd", lr=0.1, momentum=0.5)
+    assert plan.momentum_switch == MomentumSwitch(5, 0.9)
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "sentence"), [(2000, "more than the 1437 samples"), (3, "each of 4 workers")]
+)
+def test_a_batch_that_can_not_be_is_refused(batch_size: int, sentence: str) -> None:
+    recipe = _recipe(training={"batch_size": batch_size})
+    with pytest.raises(ConfigFailure, match=rf"training\.batch_size: .*{sentence}"):
+        plan_stages(recipe, 1437, world_size=4)

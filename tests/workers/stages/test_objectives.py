@@ -1,0 +1,145 @@
+"""What each kind of stage trains, checked by another way: updates written by hand."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from workers.contract.recipe import DenoisingAutoencoder, MlpModel, Rbm
+from workers.models.layered import seeded
+from workers.models.mlp import DenseLayer
+from workers.stages.denoising import Denoising
+from workers.stages.greedy import GreedyLayer
+from workers.stages.handover import Inputs, bias_of_mean
+from workers.stages.rbm import RestrictedBoltzmannMachine
+
+MODEL = MlpModel(kind="mlp", hidden=(5,), activation="sigmoid", init="xavier")
+V, H, B = 7, 5, 11
+LABELS = torch.zeros(B, dtype=torch.int64)
+
+
+def _layer() -> DenseLayer:
+    return DenseLayer(MODEL, V, H, seeded(0))
+
+
+def _denoising(bias_V: Tensor | None = None, level: float = 0.25, **options: Any) -> Denoising:
+    method = DenoisingAutoencoder(method="denoising_autoencoder", **options)
+    bias_V = torch.zeros(V) if bias_V is None else bias_V
+    return Denoising(_layer(), method, level, bias_V, MODEL, seeded(1))
+
+
+def _rbm(**options: Any) -> RestrictedBoltzmannMachine:
+    method = Rbm(method="rbm", init_std=0.5, **options)
+    return RestrictedBoltzmannMachine(_layer(), method, torch.randn(V), seeded(1))
+
+
+def test_the_autoencoder_is_encoder_and_decoder_on_the_same_weights() -> None:
+    stage = _denoising(torch.randn(V), corruption="none")
+    x = torch.rand(B, V)
+    W, b, c = stage.layer.linear.weight, stage.layer.linear.bias, stage.visible_bias_V
+    z = torch.sigmoid(torch.sigmoid(x @ W.T + b) @ W + c)
+    by_hand = -(x * z.log() + (1 - x) * (1 - z).log()).sum() / B
+    torch.testing.assert_close(stage.loss(x, LABELS), by_hand)
+    assert set(stage.own_tensors()) == {"visible_bias"}
+
+
+def test_mse_has_a_linear_decoder_and_untied_weights_are_trained_too() -> None:
+    stage = _denoising(corruption="none", reconstruction_loss="mse", tied_weights=False)
+    x = torch.rand(B, V)
+    assert stage.decoder_weight_VH is not None
+    decoded = stage.layer.encode(x) @ stage.decoder_weight_VH.T + stage.visible_bias_V
+    torch.testing.assert_close(stage.loss(x, LABELS), ((decoded - x) ** 2).sum() / B)
+    assert set(stage.own_tensors()) == {"visible_bias", "decoder_weight"}
+    assert len(list(stage.parameters())) == 4
+
+
+def test_each_corruption_does_what_it_says() -> None:
+    x = torch.full((200, 500), 0.5)
+    masked = _denoising(corruption="masking", level=0.3).corrupted(x)
+    assert set(masked.flatten().tolist()) == {0.0, 0.5}
+    assert float((masked == 0).float().mean()) == pytest.approx(0.3, abs=0.01)
+    salted = _denoising(corruption="salt_and_pepper", level=0.4).corrupted(x)
+    for value in (0.0, 1.0):
+        assert float((salted == value).float().mean()) == pytest.approx(0.2, abs=0.01)
+    noise = _denoising(corruption="gaussian", level=0.1).corrupted(x) - x
+    assert float(noise.std()) == pytest.approx(0.1, abs=0.005)
+    assert torch.equal(_denoising(corruption="none").corrupted(x), x)
+    assert bool((x == 0.5).all())  # the clean input is the target: it must stay as it is
+
+
+@pytest.mark.parametrize("cd_k", [1, 3])
+def test_the_rbms_gradient_is_that_of_free_energies(cd_k: int) -> None:
+    """CD-k by hand, and again by autograd: mean free energy of v0 less that of a fixed vk."""
+    stage, x = _rbm(cd_k=cd_k, weight_decay=0.0), torch.rand(B, V)
+    W, b, c = stage.linear.weight, stage.linear.bias, stage.visible_bias_V
+    torch.manual_seed(5)
+    error = stage.loss(x, LABELS)
+    found = [parameter.grad for parameter in (W, b, c)]
+
+    torch.manual_seed(5)
+    vk = x
+    for _ in range(cd_k):
+        h = (torch.rand(B, H) < torch.sigmoid(vk @ W.T + b)).float()
+        vk = torch.sigmoid(h @ W + c).detach()
+
+    def free_energy(v: Tensor) -> Tensor:
+        return -(v @ c) - nn.functional.softplus(v @ W.T + b).sum(1)
+
+    difference = (free_energy(x) - free_energy(vk)).mean()
+    for gradient, expected in zip(found, torch.autograd.grad(difference, [W, b, c]), strict=True):
+        torch.testing.assert_close(gradient, expected)
+    torch.testing.assert_close(error, ((x - vk) ** 2).sum() / B)
+
+
+def test_weight_decay_pulls_the_rbms_weights_only() -> None:
+    plain, decayed, x = _rbm(weight_decay=0.0), _rbm(weight_decay=0.1), torch.rand(B, V)
+    decayed.load_state_dict(plain.state_dict())
+    for stage in (plain, decayed):
+        torch.manual_seed(5)
+        stage.loss(x, LABELS)
+    assert plain.linear.weight.grad is not None
+    expected = plain.linear.weight.grad + 0.1 * plain.linear.weight
+    torch.testing.assert_close(decayed.linear.weight.grad, expected)
+    torch.testing.assert_close(decayed.linear.bias.grad, plain.linear.bias.grad)
+
+
+def test_nan_in_an_rbm_shows_in_its_error_and_raises_nothing() -> None:
+    stage = _rbm()
+    with torch.no_grad():
+        stage.linear.weight[0, 0] = float("nan")
+    assert bool(stage.loss(torch.rand(B, V), LABELS).isnan())
+
+
+def test_the_greedy_layer_learns_labels_under_a_head_that_is_not_the_nets() -> None:
+    layer = _layer()
+    stage = GreedyLayer(layer, MODEL, 3, seeded(0), torch.device("cpu"))
+    x = torch.rand(B, V)
+    logits = layer(x) @ stage.head.weight.T + stage.head.bias
+    expected = nn.functional.cross_entropy(logits, LABELS)
+    torch.testing.assert_close(stage.loss(x, LABELS), expected)
+    assert set(stage.own_tensors()) == {"weight", "bias"}
+
+
+def test_kept_features_are_those_that_are_computed_anew() -> None:
+    model = MlpModel(kind="mlp", hidden=(5, 4), normalization="batch", dropout=0.5)
+    layers = [DenseLayer(model, V, 5, seeded(0)), DenseLayer(model, 5, 4, seeded(1))]
+    x, rows = torch.randn(50, V), torch.tensor([3, 1, 41])
+    for layer in layers:  # in training mode, as a stage leaves them
+        layer.train()
+    kept = Inputs(x).above(layers[0], keep=True).above(layers[1], keep=True)
+    anew = Inputs(x).above(layers[0], keep=False).above(layers[1], keep=False)
+    torch.testing.assert_close(kept.rows(rows), anew.rows(rows))
+    torch.testing.assert_close(kept.mean(), anew.mean())
+    codes = layers[1].eval()(layers[0].eval()(x))
+    assert kept.spread() == pytest.approx(float(codes.std(0, correction=0).mean()), rel=1e-4)
+    assert kept.limits() == (float(codes.min()), float(codes.max()))
+    assert not kept.rows(rows).requires_grad
+
+
+def test_a_decoder_that_knows_nothing_else_gives_the_mean() -> None:
+    mean = torch.tensor([0.0, 0.2, 0.9])
+    torch.testing.assert_close(
+        torch.sigmoid(bias_of_mean(mean, as_probability=True)), torch.tensor([0.01, 0.2, 0.9])
+    )
+    assert torch.equal(bias_of_mean(mean, as_probability=False), mean)

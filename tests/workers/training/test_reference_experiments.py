@@ -1,0 +1,62 @@
+"""The published experiments: a deep sigmoid net is stuck, and each way of pretraining rescues it.
+
+Margins are wide, because a seed moves an arm by a point; the means are in the documentation.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.workers.training.attempts import Run, launch, recipe, run_alone, run_gang
+from workers.contract.recipe import Recipe
+from workers.contract.reports import Noticed, StageEnded
+
+BCE = {"method": "denoising_autoencoder", "lr": 3e-3}
+RBM = {"method": "rbm", "lr": 0.1}
+GREEDY = {"method": "greedy_supervised", "lr": 3e-3}
+
+
+def _arm(num_layers: int, pretraining: dict[str, Any] | None = None, **model: Any) -> Recipe:
+    options = {"activation": "sigmoid", "init": "lecun_uniform", **model}
+    return recipe(
+        model={"kind": "mlp", "hidden": [100] * num_layers, **options},
+        pretraining=pretraining and {"epochs": 40, "batch_size": 100, **pretraining},
+        training={"epochs": 100, "batch_size": 100},
+    )
+
+
+def test_a_shallow_net_learns(tmp_path: Path) -> None:
+    assert run_alone(launch(_arm(1), tmp_path)).outcome.metrics["test_error"] < 6.0
+
+
+def test_a_deep_net_is_stuck_and_is_told_why(tmp_path: Path) -> None:
+    attempt = run_alone(launch(_arm(10), tmp_path))
+    assert attempt.outcome.metrics["test_error"] > 80.0
+    assert [fact.code for fact in attempt.recorder.of(Noticed)] == ["vanishing_gradient"]
+
+
+@pytest.mark.parametrize("pretraining", [BCE, GREEDY], ids=["autoencoder", "greedy"])
+def test_pretraining_rescues_a_deep_net(pretraining: dict[str, Any], tmp_path: Path) -> None:
+    attempt = run_alone(launch(_arm(10, pretraining), tmp_path))
+    assert attempt.outcome.metrics["test_error"] < 8.0
+    assert attempt.recorder.of(Noticed) == []
+    ended: list[StageEnded] = attempt.recorder.of(StageEnded)
+    assert all(fact.metrics["code_sd"] > 0.07 for fact in ended[:-1])
+
+
+def test_a_deep_belief_network_rescues_a_deep_net_on_two_ranks(tmp_path: Path) -> None:
+    (attempt,) = run_gang([Run(launch(_arm(10, RBM), tmp_path, world_size=2))], tmp_path)
+    assert attempt.outcome.metrics["test_error"] < 8.0
+
+
+def test_four_times_xavier_needs_no_pretraining(tmp_path: Path) -> None:
+    outcome = run_alone(launch(_arm(10, init="xavier", gain=4.0), tmp_path)).outcome
+    assert outcome.metrics["test_error"] < 8.0
+
+
+def test_an_autoencoder_that_kills_its_codes_is_noticed(tmp_path: Path) -> None:
+    """A linear decoder with mse falls to a lower loss with codes that say nothing."""
+    pretraining = {**BCE, "layers": 4, "reconstruction_loss": "mse"}
+    attempt = run_alone(launch(_arm(10, pretraining), tmp_path))
+    assert "representation_collapsed" in [fact.code for fact in attempt.recorder.of(Noticed)]

@@ -1,0 +1,148 @@
+"""The data of a job as the loop uses it: scaled tensors in memory, divided into up to three parts.
+
+Letters: N samples, V features of one sample.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from workers.contract.outcome import ConfigFailure
+from workers.contract.recipe import DigitsData, IdxData, NpzData, Scale
+from workers.data.sources import CLASSES_MAX, Array, Places, read_source
+from workers.data.split import stratified
+
+Floats = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Part:
+    """One part of the data."""
+
+    x_NV: Tensor  # float32
+    y_N: Tensor  # int64
+
+    def __len__(self) -> int:
+        return len(self.y_N)
+
+    def to(self, device: torch.device) -> "Part":
+        """Return the part on a device."""
+        return Part(self.x_NV.to(device), self.y_N.to(device))
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Train, validation and test; the last two may be missing."""
+
+    train: Part
+    validation: Part | None
+    test: Part | None
+    num_classes: int
+
+    @property
+    def num_features(self) -> int:
+        """V, all dimensions of a sample multiplied."""
+        return self.train.x_NV.shape[1]
+
+    def to(self, device: torch.device) -> "Dataset":
+        """Return the data on a device."""
+        return Dataset(
+            train=self.train.to(device),
+            validation=self.validation and self.validation.to(device),
+            test=self.test and self.test.to(device),
+            num_classes=self.num_classes,
+        )
+
+
+def load_dataset(spec: DigitsData | IdxData | NpzData, places: Places) -> Dataset:
+    """Read, check, divide and scale what the recipe names; the same on every rank.
+
+    The test part is held out of the whole by `test_fraction`, unless the source brings its own;
+    `validation_fraction` is of what then remains.
+
+    Raises:
+        ConfigFailure: the source is missing, or its arrays do not fit together.
+        StorageFailure: storage can't be read at all.
+    """
+    stored = read_source(spec, places)
+    x, y = _flat(stored.x, "x"), _labels(stored.y, stored.x, "y")
+    x_test = y_test = None
+    if stored.x_test is not None and stored.y_test is not None:
+        x_test = _flat(stored.x_test, "x_test")
+        y_test = _labels(stored.y_test, stored.x_test, "y_test")
+        if x_test.shape[1] != x.shape[1]:
+            raise ConfigFailure(
+                f"data: a sample has {x.shape[1]} features in the training part and "
+                f"{x_test.shape[1]} in the test part; they must agree"
+            )
+    elif not isinstance(spec, IdxData) and spec.test_fraction > 0:
+        kept, held = stratified(y, spec.test_fraction, spec.split_seed, "test")
+        x, y, x_test, y_test = x[kept], y[kept], x[held], y[held]
+    kept, held = stratified(y, spec.validation_fraction, spec.split_seed, "validation")
+    if len(kept) == 0:
+        raise ConfigFailure("data: no sample is left to train on; lower the fractions held out")
+    labels = y if y_test is None else np.concatenate([y, y_test])
+    scaling = _Scaling.fitted(x[kept], spec.scale, stored.largest)
+    return Dataset(
+        train=scaling.part(x[kept], y[kept]),
+        validation=scaling.part(x[held], y[held]) if len(held) else None,
+        test=None if x_test is None or y_test is None else scaling.part(x_test, y_test),
+        num_classes=int(labels.max()) + 1,
+    )
+
+
+@dataclass(frozen=True)
+class _Scaling:
+    """x -> (x - shift) / divisor, for each feature or for all alike."""
+
+    shift: Floats
+    divisor: Floats
+
+    @classmethod
+    def fitted(cls, x_NV: Floats, scale: Scale, largest: float | None) -> "_Scaling":
+        """Fit to the training part; only it is looked at."""
+        zero, one = np.zeros(1, np.float32), np.ones(1, np.float32)
+        if scale == "none":
+            return cls(zero, one)
+        if scale == "standardize":
+            spread_V = x_NV.std(axis=0, dtype=np.float64).astype(np.float32)
+            mean_V = x_NV.mean(axis=0, dtype=np.float64).astype(np.float32)
+            return cls(mean_V, np.where(spread_V > 0, spread_V, one))  # a constant feature: 0
+        if largest is not None:
+            return cls(zero, one * np.float32(largest))
+        low, high = x_NV.min(), x_NV.max()
+        return cls(zero + low, one * (high - low) if high > low else one)
+
+    def part(self, x_NV: Floats, y_N: Array) -> Part:
+        """Scale features and make tensors of both."""
+        scaled = np.ascontiguousarray((x_NV - self.shift) / self.divisor, dtype=np.float32)
+        return Part(torch.from_numpy(scaled), torch.from_numpy(y_N))
+
+
+def _flat(x: Array, key: str) -> Floats:
+    if x.ndim < 1 or x.dtype.kind not in "buif" or x.size == 0:
+        raise ConfigFailure(
+            f"data.{key}: features must be numbers of shape (n, ...), not {x.dtype} {x.shape}"
+        )
+    flat = x.reshape(len(x), -1).astype(np.float32)
+    if not np.isfinite(flat).all():
+        raise ConfigFailure(f"data.{key}: some features are NaN or infinite; clean them first")
+    return flat
+
+
+def _labels(y: Array, x: Array, key: str) -> npt.NDArray[np.int64]:
+    if y.dtype.kind not in "bui" or y.shape != (len(x),):
+        raise ConfigFailure(
+            f"data.{key}: labels must be integers of shape ({len(x)},), one for each sample, "
+            f"not {y.dtype} {y.shape}"
+        )
+    labels = y.astype(np.int64)
+    if labels.min() < 0 or labels.max() >= CLASSES_MAX:
+        raise ConfigFailure(
+            f"data.{key}: labels must lie in 0 ... {CLASSES_MAX - 1}, "
+            f"but go from {labels.min()} to {labels.max()}; number the classes from 0"
+        )
+    return labels

@@ -1,0 +1,171 @@
+"""Reads what a recipe's `data` names, as it is stored: digits, MNIST's idx files, or one .npz.
+
+Paths are any fsspec URL below the storage root or a data root. What is missing, outside or of the
+wrong shape is a ConfigFailure that names its place; storage that can't be read is a StorageFailure.
+"""
+
+import gzip
+import importlib.util
+import io
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from workers.contract.outcome import ConfigFailure, StorageFailure
+from workers.contract.paths import join, resolve_data
+from workers.contract.recipe import DigitsData, IdxData, NpzData
+
+Array = npt.NDArray[Any]
+
+CLASSES_MAX = 65_536  # more is a mistaken label column; the head would eat the memory
+DIGITS_LEVELS = 16.0  # digits are counts of set pixels in 4 x 4 fields
+BYTE_LEVELS = 255.0
+IDX_DTYPES = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
+
+
+@dataclass(frozen=True)
+class Stored:
+    """Features (N, ...) of any number type and integer labels (N,), as they stand in the source."""
+
+    x: Array
+    y: Array
+    x_test: Array | None = None
+    y_test: Array | None = None
+    largest: float | None = None  # the top of the source's range from 0, where it is known
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where data may be read from."""
+
+    storage_url: str
+    data_roots: tuple[str, ...] = ()
+
+    def url(self, path: str) -> str:
+        """Return the URL of a spec's path; raise ConfigFailure if it lies outside."""
+        url = resolve_data(path, self.storage_url, self.data_roots)
+        if url is None:
+            roots = ", ".join((self.storage_url, *self.data_roots))
+            raise ConfigFailure(
+                f"data.path: {path} lies outside of what may be read ({roots}); move the data "
+                "there, or have its folder added to the data roots"
+            )
+        return url
+
+
+def read_source(spec: DigitsData | IdxData | NpzData, places: Places) -> Stored:
+    """Read a source whole.
+
+    Raises:
+        ConfigFailure: it is missing, outside of the roots, or not what the recipe says.
+        StorageFailure: storage can't be read at all.
+    """
+    if isinstance(spec, DigitsData):
+        return _digits()
+    if isinstance(spec, IdxData):
+        return _idx(places.url(spec.path))
+    return _npz(places.url(spec.path), spec)
+
+
+def _digits() -> Stored:
+    # The file that scikit-learn ships is read directly: importing sklearn.datasets takes longer
+    # than a whole epoch, and the first optimizer step waits for it. A test holds the two equal.
+    found = importlib.util.find_spec("sklearn")
+    file = Path(str(found.origin)).parent / "datasets/data/digits.csv.gz" if found else None
+    if file is None or not file.exists():
+        raise ConfigFailure("data.source: digits needs scikit-learn on the workers; install it")
+    with gzip.open(file, "rt") as stream:
+        table = np.loadtxt(stream, delimiter=",", dtype=np.float32)
+    return Stored(x=table[:, :-1], y=table[:, -1].astype(np.int64), largest=DIGITS_LEVELS)
+
+
+def _idx(folder: str) -> Stored:
+    x, y, x_test, y_test = (
+        _idx_file(folder, name)
+        for name in (
+            "train-images-idx3-ubyte",
+            "train-labels-idx1-ubyte",
+            "t10k-images-idx3-ubyte",
+            "t10k-labels-idx1-ubyte",
+        )
+    )
+    largest = BYTE_LEVELS if x.dtype == np.uint8 else None
+    return Stored(x=x, y=y, x_test=x_test, y_test=y_test, largest=largest)
+
+
+def _idx_file(folder: str, name: str) -> Array:
+    content = _bytes(join(folder, name))
+    if content is None:
+        packed = _bytes(join(folder, f"{name}.gz"))
+        if packed is None:
+            raise ConfigFailure(
+                f"data.path: {folder} has neither {name} nor {name}.gz; put MNIST's four files "
+                "there"
+            )
+        try:
+            content = gzip.decompress(packed)
+        except (OSError, EOFError) as error:
+            raise ConfigFailure(f"data.path: {folder}/{name}.gz is damaged: {error}") from error
+    return _parse_idx(content, f"{folder}/{name}")
+
+
+def _parse_idx(content: bytes, place: str) -> Array:
+    """Two zero bytes, a type, the number of dimensions, their big-endian sizes, the values."""
+    if len(content) < 4 or content[:2] != b"\0\0" or content[2] not in IDX_DTYPES:
+        raise ConfigFailure(f"data.path: {place} is not an idx file; check what was put there")
+    end_of_header = 4 + 4 * content[3]
+    shape = np.frombuffer(content[4:end_of_header], dtype=">u4").astype(np.int64)
+    dtype = np.dtype(IDX_DTYPES[content[2]])
+    expected = end_of_header + int(shape.prod()) * dtype.itemsize
+    if len(shape) != content[3] or len(content) != expected:
+        raise ConfigFailure(
+            f"data.path: {place} has {len(content)} bytes, but its header says {expected}; "
+            "copy it again"
+        )
+    return np.frombuffer(content, dtype=dtype, offset=end_of_header).reshape(tuple(shape))
+
+
+def _npz(url: str, spec: NpzData) -> Stored:
+    content = _bytes(url)
+    if content is None:
+        raise ConfigFailure(f"data.path: there is no file {url}; check the path")
+    try:
+        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+            x, y = _array(arrays, spec.x, "x", url), _array(arrays, spec.y, "y", url)
+            x_test = y_test = None
+            if spec.x_test is not None and spec.y_test is not None:
+                x_test = _array(arrays, spec.x_test, "x_test", url)
+                y_test = _array(arrays, spec.y_test, "y_test", url)
+    except (ValueError, zipfile.BadZipFile, EOFError) as error:
+        raise ConfigFailure(f"data.path: {url} is not a .npz of numbers: {error}") from error
+    return Stored(
+        x=x, y=y, x_test=x_test, y_test=y_test, largest=BYTE_LEVELS if x.dtype == "u1" else None
+    )
+
+
+def _array(arrays: Any, name: str, key: str, url: str) -> Array:
+    if name not in arrays:
+        has = ", ".join(sorted(arrays))
+        raise ConfigFailure(f"data.{key}: {url} has no array {name}; it has {has}")
+    array: Array = arrays[name]
+    return array
+
+
+def _bytes(url: str) -> bytes | None:
+    """The content of a file; None where there is none."""
+    import fsspec  # 0.1 s that the digits need not wait for
+
+    try:
+        with fsspec.open(url, "rb") as stream:
+            content: bytes = stream.read()
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+        return None
+    except (ImportError, ValueError) as error:  # an unknown protocol, or its package is missing
+        raise ConfigFailure(f"data.path: {url} can't be opened: {error}") from error
+    except OSError as error:
+        raise StorageFailure(f"{url} can't be read: {error}") from error
+    return content

@@ -1,0 +1,190 @@
+"""Which stages a recipe asks for, with which settings, and what each of them trains."""
+
+from dataclasses import dataclass
+
+from torch import nn
+
+from workers.contract.outcome import ConfigFailure
+from workers.contract.recipe import (
+    Adam,
+    DenoisingAutoencoder,
+    GreedySupervised,
+    Rbm,
+    Recipe,
+    ScheduleSpec,
+    Sgd,
+)
+from workers.contract.reports import StageKind
+from workers.data.seeds import derived_seed
+from workers.models.layered import Layered, seeded
+from workers.models.mlp import DenseLayer
+from workers.stages.denoising import Denoising
+from workers.stages.finetune import Finetune
+from workers.stages.greedy import GreedyLayer
+from workers.stages.handover import Inputs, bias_of_mean
+from workers.stages.objective import Objective
+from workers.stages.rbm import RestrictedBoltzmannMachine
+
+CONSTANT = ScheduleSpec()  # pretraining keeps one learning rate
+
+
+@dataclass(frozen=True)
+class MomentumSwitch:
+    """From this epoch of the stage on, the momentum is another."""
+
+    epoch: int
+    momentum: float
+
+
+@dataclass(frozen=True)
+class StagePlan:
+    """One stage: what it trains, how long, and where it stands in the job."""
+
+    index: int  # from 0
+    count: int  # stages of the job
+    name: str  # "pretrain-01", ..., "finetune"
+    kind: StageKind
+    layer: int | None  # the layer that is pretrained, from 0; None: the whole net
+    epochs: int
+    steps_per_epoch: int
+    batch_size: int  # global
+    first_step: int  # optimizer steps of the job before this stage
+    first_sample: int
+    optimizer: Sgd | Adam
+    schedule: ScheduleSpec = CONSTANT
+    momentum_switch: MomentumSwitch | None = None
+    clip_norm: float | None = None
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps of the stage."""
+        return self.epochs * self.steps_per_epoch
+
+
+def plan_stages(recipe: Recipe, num_samples: int, world_size: int) -> tuple[StagePlan, ...]:
+    """Return the stages in order: one for each pretrained layer, then fine-tuning.
+
+    Raises:
+        ConfigFailure: a batch is larger than the training part, or smaller than the gang.
+    """
+    pretraining, training = recipe.pretraining, recipe.training
+    plans: list[StagePlan] = []
+    count = recipe.num_pretrained_layers + 1
+    if pretraining is not None:
+        place = "pretraining.batch_size"
+        steps_per_epoch = _steps_per_epoch(pretraining.batch_size, num_samples, world_size, place)
+        optimizer, switch = _optimizer(pretraining)
+        digits = max(2, len(str(count - 1)))
+        for layer in range(count - 1):
+            first_step, first_sample = _end(plans)
+            plans.append(
+                StagePlan(
+                    index=layer,
+                    count=count,
+                    name=f"pretrain-{layer + 1:0{digits}d}",
+                    kind=StageKind(pretraining.method),
+                    layer=layer,
+                    epochs=pretraining.epochs_of(layer),
+                    steps_per_epoch=steps_per_epoch,
+                    batch_size=pretraining.batch_size,
+                    first_step=first_step,
+                    first_sample=first_sample,
+                    optimizer=optimizer,
+                    momentum_switch=switch,
+                )
+            )
+    first_step, first_sample = _end(plans)
+    plans.append(
+        StagePlan(
+            index=count - 1,
+            count=count,
+            name="finetune",
+            kind=StageKind.FINETUNE,
+            layer=None,
+            epochs=training.epochs,
+            steps_per_epoch=_steps_per_epoch(
+                training.batch_size, num_samples, world_size, "training.batch_size"
+            ),
+            batch_size=training.batch_size,
+            first_step=first_step,
+            first_sample=first_sample,
+            optimizer=training.optimizer,
+            schedule=training.schedule,
+            clip_norm=training.clip_norm,
+        )
+    )
+    return tuple(plans)
+
+
+def build_objective(
+    plan: StagePlan, recipe: Recipe, net: Layered, num_classes: int, inputs: Inputs
+) -> Objective:
+    """Build what a stage trains, on the device of the net.
+
+    Raises:
+        ConfigFailure: the inputs leave [0, 1], where the method reads them as probabilities.
+    """
+    method = recipe.pretraining
+    if plan.layer is None or method is None:
+        return Finetune(net)
+    layer = net.layer(plan.layer)
+    generator = seeded(derived_seed(recipe.seed, "stage", plan.index))
+    if isinstance(method, GreedySupervised):
+        device = next(layer.parameters()).device
+        return GreedyLayer(layer, recipe.model, num_classes, generator, device)
+    assert isinstance(layer, DenseLayer), "the recipe refuses other layers for this method"
+    as_probability = isinstance(method, Rbm) or method.reconstruction_loss == "bce"
+    if as_probability and plan.layer == 0:
+        _check_probabilities(inputs, method)
+    visible_bias_V = bias_of_mean(inputs.mean(), as_probability)
+    if isinstance(method, Rbm):
+        return RestrictedBoltzmannMachine(layer, method, visible_bias_V, generator)
+    level = method.corruption_level_of(plan.layer)
+    return Denoising(layer, method, level, visible_bias_V, recipe.model, generator)
+
+
+def trained_layers(plan: StagePlan, net: Layered) -> nn.Module:
+    """Return the part of the net that a stage trains."""
+    return net if plan.layer is None else net.layer(plan.layer)
+
+
+def _optimizer(
+    method: DenoisingAutoencoder | Rbm | GreedySupervised,
+) -> tuple[Sgd | Adam, MomentumSwitch | None]:
+    if isinstance(method, Rbm):
+        switch = MomentumSwitch(method.momentum_switch_epoch, method.momentum_final)
+        return Sgd(name="sgd", lr=method.lr, momentum=method.momentum_initial), switch
+    if method.optimizer == "adam":
+        return Adam(name="adam", lr=method.lr), None
+    return Sgd(name="sgd", lr=method.lr), None
+
+
+def _end(plans: list[StagePlan]) -> tuple[int, int]:
+    """Steps and samples of the stages planned so far."""
+    return sum(plan.steps for plan in plans), sum(plan.steps * plan.batch_size for plan in plans)
+
+
+def _steps_per_epoch(batch_size: int, num_samples: int, world_size: int, place: str) -> int:
+    if batch_size > num_samples:
+        raise ConfigFailure(
+            f"{place}: a batch of {batch_size} is more than the {num_samples} samples of the "
+            "training part; lower it"
+        )
+    if batch_size < world_size:
+        raise ConfigFailure(
+            f"{place}: a batch of {batch_size} does not give each of {world_size} workers a "
+            "sample; raise it, or take fewer workers"
+        )
+    return num_samples // batch_size
+
+
+def _check_probabilities(inputs: Inputs, method: DenoisingAutoencoder | Rbm) -> None:
+    low, high = inputs.limits()
+    if low < 0.0 or high > 1.0:
+        mending = "write scale: unit"
+        if isinstance(method, DenoisingAutoencoder):
+            mending += ", or pretraining.reconstruction_loss: mse"
+        raise ConfigFailure(
+            f"data.scale: {method.method} reads its inputs as probabilities, but the training part "
+            f"goes from {low:g} to {high:g}; {mending}"
+        )

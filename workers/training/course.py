@@ -1,0 +1,36 @@
+"""What stays the same for the whole attempt: the job, this rank's place, the net, the data."""
+
+from dataclasses import dataclass
+
+from workers.checkpoint.writer import CheckpointWriter
+from workers.contract.launch import LaunchSpec
+from workers.contract.recipe import Recipe
+from workers.contract.reports import FactBody
+from workers.data.dataset import Dataset
+from workers.models.layered import Layered
+from workers.parallel.mesh import Seat
+from workers.stages.catalog import StagePlan
+from workers.training.listener import Listener
+
+
+@dataclass(frozen=True)
+class Course:
+    """An attempt as one rank sees it."""
+
+    launch: LaunchSpec
+    seat: Seat
+    listener: Listener
+    data: Dataset  # on the rank's device
+    net: Layered  # trained in place
+    plans: tuple[StagePlan, ...]
+    writer: CheckpointWriter
+
+    @property
+    def recipe(self) -> Recipe:
+        """What the owner wrote."""
+        return self.launch.recipe
+
+    def tell(self, fact: FactBody) -> None:
+        """Tell a fact, if this is the rank that does."""
+        if self.seat.is_first:
+            self.listener.tell(fact)

@@ -1,0 +1,64 @@
+"""The sums of a stage's losses: over the epoch for its figures, over a while for its progress.
+
+Each rank adds up its own part on its device, without waiting for it; the ranks' sums are put
+together at the few steps at which somebody looks. Only the sum of the epoch belongs to the
+training's state: when a report is due is a matter of the clock.
+"""
+
+import torch
+from torch import Tensor
+
+from workers.parallel.collectives import summed
+from workers.parallel.mesh import Seat
+
+EPOCH, WHILE = 0, 1
+
+
+class Tally:
+    """Sums of losses, in float64, so that an epoch of a million steps keeps its digits."""
+
+    def __init__(self, seat: Seat) -> None:
+        self._seat = seat
+        self._sums = torch.zeros(2, dtype=torch.float64, device=seat.device)
+        self._steps_of_while = 0
+
+    def add(self, loss: Tensor) -> None:
+        """Count one step's loss; it need not be known yet."""
+        self._sums.add_(loss)
+        self._steps_of_while += 1
+
+    def close_while(self) -> float:
+        """Return the mean loss since the last call and begin anew; every rank calls it.
+
+        Not finite, if any loss of any rank since then was not.
+        """
+        mean = self._mean(WHILE, self._steps_of_while)
+        self._sums[WHILE] = 0.0
+        self._steps_of_while = 0
+        return mean
+
+    def close_epoch(self, steps: int) -> float:
+        """Return the mean loss of the epoch and begin the next; every rank calls it."""
+        mean = self._mean(EPOCH, steps)
+        self._sums[EPOCH] = 0.0
+        return mean
+
+    def epoch_sum(self) -> float:
+        """Return the sum of the epoch so far, mean over ranks; every rank calls it."""
+        return self._mean(EPOCH, 1)
+
+    def own_sum(self) -> Tensor:
+        """Return this rank's sum of the epoch so far, a copy."""
+        return self._sums[EPOCH].clone()
+
+    def restore(self, own_sum: Tensor) -> None:
+        """Go on from such a sum."""
+        self._sums[EPOCH] = own_sum
+
+    def restore_mean(self, mean_over_ranks: float) -> None:
+        """Go on from `epoch_sum`, at any number of ranks."""
+        self._sums[EPOCH] = mean_over_ranks
+
+    def _mean(self, which: int, steps: int) -> float:
+        total = summed(self._sums[which], self._seat)
+        return float(total) / (max(1, steps) * self._seat.world_size)
