@@ -90,7 +90,7 @@ class Writes(Protocol):
     def note_outcome(self, attempt: Attempt, outcome: Outcome) -> Attempt:
         """Record an outcome where the attempt stays where it is: STOPPING already, or LOST."""
 
-    def explain(self, job: Job, reason: Reason, text: str) -> None:
+    def explain(self, job_id: JobId, reason: Reason, text: str) -> None:
         """Say why a queued job still waits; no event, and no error where it has moved."""
 
     def notice(self, job_id: JobId, attempt: int | None, actor: str, code: str, text: str) -> None:

@@ -188,11 +188,11 @@ class MoveWrites:
             raise Stale(f"attempt {attempt.number} of {attempt.job_id} is not {attempt.state} now")
         return self._attempt(attempt.job_id, attempt.number)
 
-    def explain(self, job: Job, reason: Reason, text: str) -> None:
+    def explain(self, job_id: JobId, reason: Reason, text: str) -> None:
         """Say why a queued job still waits."""
         self._connection.execute(
             update(jobs)
-            .where(jobs.c.id == job.id, jobs.c.state == JobState.QUEUED)
+            .where(jobs.c.id == job_id, jobs.c.state == JobState.QUEUED)
             .values(reason=reason, reason_text=text)
         )
 

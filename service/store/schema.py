@@ -97,7 +97,8 @@ def _release(connection: Connection) -> int | None:
     """The release of the database's newest migration, of which we may have no script."""
     if not inspect(connection).has_table(schema_release.name):
         return None
-    return connection.scalar(select(func.max(schema_release.c.number)))
+    number: int | None = connection.scalar(select(func.max(schema_release.c.number)))
+    return number
 
 
 def _release_of_head(scripts: object) -> int:

@@ -1,0 +1,101 @@
+"""What the service reads of storage: logs, checkpoints to verify, and whether data is there."""
+
+from collections.abc import Iterable
+
+import fsspec
+from fsspec.core import url_to_fs
+
+from service.control.ports import Telemetry
+from service.control.views import LogPart, Verified
+from service.domain.errors import BadInput, NotFound, Unreachable
+from service.domain.records import Checkpoint, Job
+from workers.contract.manifest import CheckpointDamaged, verify
+from workers.contract.paths import join, log_folder, resolve_data
+
+READ_BYTES = 1 << 20
+LOG_BYTES_MAX = 1 << 20  # one answer; the reader asks again with the cursor
+LOG_CHUNKS_MAX = 200  # the same: chunks of one answer, each a request to an object store
+
+
+def data_place(path: str, storage_url: str, data_roots: tuple[str, ...]) -> str:
+    """The URL of a spec's data path; BadInput where it may not be read or is not there."""
+    place = resolve_data(path, storage_url, data_roots)
+    if place is None:
+        raise BadInput(
+            f"{path!r} lies outside of the storage at {storage_url}",
+            place="data.path",
+            remedy="put the data below it and write the path from there, "
+            "or name its folder in STRATA_DATA_ROOTS",
+        )
+    try:
+        files, inside = url_to_fs(place)
+        is_there = files.exists(inside)
+    except (OSError, ValueError, ImportError):
+        return place  # only the workers can look there
+    if not is_there:
+        raise BadInput(
+            f"there is no {place}", place="data.path", remedy="put the data there, or mend the path"
+        )
+    return place
+
+
+class Files:
+    """Reads what gangs wrote; it never writes, and never loads a tensor."""
+
+    def __init__(self, store: Telemetry, *, storage_url: str) -> None:
+        self._store = store
+        self._storage_url = storage_url
+
+    def verify(self, job: Job, path: str | None) -> list[Verified]:
+        """Compare a checkpoint's bytes with what was recorded; by default the current one's."""
+        known = [one for one in self._store.checkpoints(job.id) if not one.pruned]
+        chosen = known[:1] if path is None else [one for one in known if one.ref.path == path]
+        if not chosen:
+            what = "no checkpoint" if path is None else f"no checkpoint {path!r}"
+            raise NotFound(f"job {job.id} has {what}", remedy="strata checkpoints list JOB")
+        return [self._verify(one) for one in chosen]
+
+    def _verify(self, checkpoint: Checkpoint) -> Verified:
+        files, folder = self._opened(checkpoint.ref.path)
+
+        def read(name: str) -> Iterable[bytes]:
+            with files.open(f"{folder}/{name}", "rb") as stream:
+                while chunk := stream.read(READ_BYTES):
+                    yield chunk
+
+        ref = checkpoint.ref
+        try:
+            manifest = verify(read, ref.manifest_sha256)
+        except CheckpointDamaged as damage:
+            return Verified(checkpoint.job_id, ref.path, None, str(damage))
+        return Verified(checkpoint.job_id, ref.path, manifest, None)
+
+    def logs(self, job: Job, *, attempt: int | None, who: str, cursor: str = "") -> LogPart:
+        """The chunks of one process's log that come after the cursor."""
+        number = job.attempt if attempt is None else attempt
+        if not who.replace("-", "").isalnum():
+            raise BadInput(f"{who!r} writes no log", place="who", remedy="driver, rank-0, ...")
+        files, folder = self._opened(log_folder(job.id, number, who))
+        files.invalidate_cache()
+        try:
+            names = sorted(name.rsplit("/", 1)[-1] for name in files.ls(folder, detail=False))
+        except FileNotFoundError:
+            names = []
+        text, size = [], 0
+        for name in [name for name in names if name > cursor][:LOG_CHUNKS_MAX]:
+            chunk = files.cat_file(f"{folder}/{name}")
+            text.append(chunk.decode(errors="replace"))
+            cursor, size = name, size + len(chunk)
+            if size > LOG_BYTES_MAX:
+                break
+        return LogPart(job.id, number, who, "".join(text), cursor)
+
+    def _opened(self, path: str) -> tuple[fsspec.AbstractFileSystem, str]:
+        try:
+            files, inside = url_to_fs(join(self._storage_url, path))
+        except (OSError, ValueError, ImportError) as error:
+            raise Unreachable(
+                f"the storage {self._storage_url} can't be read: {error}",
+                remedy="is STRATA_STORAGE_URL right, and is its library installed?",
+            ) from error
+        return files, inside

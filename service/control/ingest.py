@@ -1,0 +1,160 @@
+"""What gangs tell: facts become rows, once each, and only while their attempt may speak."""
+
+from collections.abc import Sequence
+from datetime import timedelta
+
+from service.control import endings
+from service.control.ports import Bus, JobStore, Writes
+from service.domain.asks import Why
+from service.domain.errors import Closed, Stale
+from service.domain.job import AttemptMove, AttemptState, JobState
+from service.domain.records import Attempt, Job, Reason
+from workers.contract.outcome import Outcome, StopReason
+from workers.contract.reports import (
+    CheckpointWritten,
+    Ended,
+    Evaluated,
+    Fact,
+    GangStarted,
+    Noticed,
+    Progress,
+    Report,
+    ReportAnswer,
+    StageEnded,
+    StageStarted,
+    StopOrder,
+)
+
+STALE_TRIES = 10  # as often as two writers can cross each other in a row before it is an error
+STOP_GRACE = timedelta(seconds=60)
+ACTOR = "gang"
+
+
+class Ingest:
+    """The report door."""
+
+    def __init__(self, store: JobStore, bus: Bus, jitter: endings.Jitter) -> None:
+        self._store = store
+        self._bus = bus
+        self._jitter = jitter
+
+    def report(self, attempt: Attempt, report: Report) -> ReportAnswer:
+        """Keep what is new of a report, and answer with what the gang shall do.
+
+        Raises:
+            Closed: the attempt is over, or a newer one was reserved; its gang must end.
+        """
+        for _ in range(STALE_TRIES):
+            job, attempt = self._look(attempt)
+            ends = any(isinstance(fact.body, Ended) for fact in report.facts)
+            earlier = self._store.attempts(job.id)[:-1] if ends else []
+            taking = _Taking(job, attempt, earlier, self._jitter())
+            try:
+                with self._store.write() as tx:
+                    taking.take(tx, report)
+                    order = _order(tx, taking.job, taking.attempt)
+            except Stale:
+                continue
+            self._wake(taking, job)
+            return ReportAnswer(held=taking.held, stop=order)
+        raise Stale(f"attempt {attempt.number} of {attempt.job_id} moves too fast")
+
+    def _look(self, attempt: Attempt) -> tuple[Job, Attempt]:
+        job = self._store.job(attempt.job_id)
+        now = self._store.attempt(attempt.job_id, attempt.number)
+        if job is None or now is None or now.state is AttemptState.GONE:
+            raise Closed(f"attempt {attempt.number} of {attempt.job_id} is over")
+        if now.number != job.attempt:
+            raise Closed(f"attempt {job.attempt} of {job.id} has taken over from {now.number}")
+        return job, now
+
+    def _wake(self, taking: "_Taking", before: Job) -> None:
+        if taking.has_news:
+            self._bus.wake(f"job/{before.id}")
+        if taking.job.state is not before.state or taking.attempt.outcome is not None:
+            self._bus.wake("queue")
+            self._bus.wake(f"agent/{taking.attempt.agent}")
+
+
+class _Taking:
+    """One report on its way into one transaction."""
+
+    def __init__(self, store: JobStore, job: Job, attempt: Attempt, jitter: endings.Jitter) -> None:
+        self._store = store
+        self._jitter = jitter
+        self.job = job
+        self.attempt = attempt
+        self.held = attempt.held
+        self.has_news = False
+
+    def take(self, tx: Writes, report: Report) -> None:
+        """Keep the facts that are not held yet, in their order."""
+        facts = sorted(report.facts, key=lambda fact: fact.seq)
+        fresh = [fact for fact in facts if fact.seq > self.attempt.held]
+        self.held = max([self.attempt.held, *(fact.seq for fact in fresh)])
+        self.has_news = bool(fresh)
+        tx.hold_facts(self.attempt, self.held)  # the fence: first, so that nothing passes it
+        for fact in fresh:
+            self._keep(tx, fact)
+
+    def _keep(self, tx: Writes, fact: Fact) -> None:
+        job_id, number = self.job.id, self.attempt.number
+        match fact.body:
+            case GangStarted():
+                self._start(tx, fact.body)
+            case StageStarted():
+                tx.add_stage(job_id, number, fact.body)
+            case Progress():
+                tx.add_measurement(job_id, number, fact.at, fact.body)
+            case StageEnded():
+                tx.end_stage(job_id, number, fact.body)
+            case CheckpointWritten():
+                if tx.add_checkpoint(job_id, fact.body, fact.at):
+                    tx.mark_progress(job_id, number)
+                    tx.ask_prune(job_id, self.job.spec.checkpoint.keep_last)
+            case Evaluated():
+                figures = ", ".join(f"{k} {v:.4g}" for k, v in fact.body.metrics.items())
+                tx.notice(job_id, number, ACTOR, "evaluated", f"{fact.body.split}: {figures}")
+            case Noticed():
+                tx.notice(job_id, number, ACTOR, fact.body.code, fact.body.sentence)
+            case Ended():
+                self._end(tx, fact.body.outcome)
+
+    def _start(self, tx: Writes, fact: GangStarted) -> None:
+        if self.attempt.state is not AttemptState.STARTING:
+            return  # it was told to stop before it was up, or it is lost
+        resumed = fact.resumed_from
+        since = f", from {resumed.stage} step {resumed.step}" if resumed else ""
+        why = Why(ACTOR, Reason.STARTED, f"{fact.world_size} ranks are up{since}")
+        self.attempt = tx.move_attempt(self.attempt, AttemptMove.START, why)
+
+    def _end(self, tx: Writes, outcome: Outcome) -> None:
+        why = Why(ACTOR, Reason.OUTCOME, outcome.message or outcome.result)
+        if self.attempt.state in (AttemptState.STARTING, AttemptState.RUNNING):
+            self.attempt = tx.move_attempt(
+                self.attempt,
+                AttemptMove.STOP,
+                why,
+                outcome=outcome,
+                failure=outcome.failure,
+                stop_reason=outcome.stop_reason,
+            )
+        else:
+            self.attempt = tx.note_outcome(self.attempt, outcome)
+        attempts = [*self._earlier, self.attempt]
+        verdict = endings.judge(self.job, attempts, outcome, tx.now(), self._jitter)
+        if verdict is not None:
+            self.job = endings.apply(tx, self.job, verdict, ACTOR)
+
+
+def _order(tx: Writes, job: Job, attempt: Attempt) -> StopOrder | None:
+    """What the gang shall do: nothing new, or stop."""
+    if attempt.outcome is not None:
+        return None
+    if attempt.state is AttemptState.LOST:
+        return StopOrder(reason=StopReason.LOST, grace_seconds=STOP_GRACE.total_seconds())
+    if job.state is JobState.STOPPING and job.stop_reason is not None:
+        since = attempt.stop_at or tx.now()
+        left = (since + STOP_GRACE - tx.now()).total_seconds()
+        return StopOrder(reason=job.stop_reason, grace_seconds=max(1.0, left))
+    return None

@@ -1,0 +1,225 @@
+"""What people ask of their jobs: submit, look, cancel, hold, release."""
+
+from collections.abc import Callable
+from typing import Protocol
+
+from service.control.files import data_place
+from service.control.ports import Bus, FleetStore, PlanStore
+from service.control.views import DryRun, JobStatus, Submitted
+from service.domain.asks import JobFilter, NewJob, Why
+from service.domain.errors import BadInput, Conflict, NotFound, Stale
+from service.domain.job import AttemptMove, AttemptState, JobMove, JobState
+from service.domain.records import Checkpoint, Event, Job, Measurement, Reason
+from service.domain.spec import JobSpec
+from service.planner.placement import Gang
+from service.planner.plan import impossible, plan
+from service.planner.snapshot import Node, Pending, Snapshot
+from workers.contract.outcome import StopReason
+from workers.contract.wire import JobId
+
+STALE_TRIES = 10  # a job that moves more often while we look is moved by a loop gone wild
+KEY_CHARS_MAX = 200
+LIKE_MAX = 5  # candidates that an ambiguous id names
+LATEST = "@latest"
+
+
+class Store(FleetStore, PlanStore, Protocol):
+    """All that this file touches."""
+
+
+class Jobs:
+    """One application service for both doors, the command line and HTTP."""
+
+    def __init__(
+        self,
+        store: Store,
+        bus: Bus,
+        *,
+        storage_url: str,
+        data_roots: tuple[str, ...],
+        ids: Callable[[], JobId],
+    ) -> None:
+        self._store = store
+        self._bus = bus
+        self._storage_url = storage_url
+        self._data_roots = data_roots
+        self._ids = ids
+
+    def submit(self, spec: JobSpec, *, key: str, owner: str) -> Submitted:
+        """Store a job; the same key and the same spec give the same job again.
+
+        Raises:
+            BadInput: data that is not there or may not be read, or a gang that no cluster holds.
+            Conflict: the key has submitted another spec.
+        """
+        if not 0 < len(key) <= KEY_CHARS_MAX:
+            raise BadInput(f"a key has 1 to {KEY_CHARS_MAX} characters", place="key")
+        if self._store.job_of_key(key) is None:  # what was accepted once stays accepted
+            self._check(spec)
+        new_id = self._ids()
+        with self._store.write() as tx:
+            job = tx.add_job(NewJob(new_id, key, owner, spec))
+        self._bus.wake("queue")
+        return Submitted(job, created=job.id == new_id)
+
+    def dry_run(self, spec: JobSpec) -> DryRun:
+        """Say what would happen to the job now; raises as `submit` does, stores nothing."""
+        self._check(spec)
+        snapshot = self._store.snapshot()
+        asked = spec.resources
+        pending = Pending(
+            job_id=JobId("this job"),
+            seq=1 + max((job.seq for job in snapshot.pending), default=0),
+            attempt=0,
+            queue=spec.queue,
+            tenant=spec.project,
+            priority=spec.priority,
+            submitted_at_ms=snapshot.now_ms,
+            not_before_ms=None,
+            workers=asked.workers,
+            cpus_per_worker=asked.cpus_per_worker,
+            gpus_per_worker=asked.gpus_per_worker,
+        )
+        planned = plan(
+            Snapshot(
+                snapshot.now_ms, snapshot.nodes, snapshot.running, (*snapshot.pending, pending)
+            )
+        )
+        for wait in planned.waits:
+            if wait.job_id == pending.job_id:
+                return DryRun(False, wait.reason, wait.sentence)
+        return DryRun(True, Reason.RESERVED, f"{asked} would start at once")
+
+    def find(self, ref: str) -> Job:
+        """The job with this id, with an id that begins or ends so, or the newest (`@latest`)."""
+        if ref == LATEST:
+            newest = self._store.jobs(JobFilter(limit=1))
+            if not newest:
+                raise NotFound("there is no job yet", remedy="submit one: strata submit FILE")
+            return newest[0]
+        job = self._store.job(JobId(ref))
+        if job is not None:
+            return job
+        like = self._store.jobs_like(ref.lower(), LIKE_MAX) if ref else []
+        if not like:
+            raise NotFound(f"there is no job {ref!r}", remedy="strata jobs lists them")
+        if len(like) > 1:
+            ids = ", ".join(job.id for job in like)
+            raise BadInput(f"{ref!r} means more than one job: {ids}", remedy="write more of the id")
+        return like[0]
+
+    def search(self, wanted: JobFilter) -> list[Job]:
+        """Jobs, newest first."""
+        return self._store.jobs(wanted)
+
+    def status(self, ref: str) -> JobStatus:
+        """A job with all that is known of its course."""
+        job = self.find(ref)
+        checkpoints = self._store.checkpoints(job.id)
+        return JobStatus(
+            job=job,
+            attempts=tuple(self._store.attempts(job.id)),
+            stages=tuple(self._store.stages(job.id)),
+            latest=self._store.latest(job.id),
+            checkpoint=next((one for one in checkpoints if not one.pruned), None),
+        )
+
+    def events(self, ref: str, *, after_id: int = 0, limit: int = 500) -> list[Event]:
+        """The job's events in order, after the one with this id."""
+        return self._store.events(self.find(ref).id, after_id, limit)
+
+    def measurements(self, ref: str, *, limit: int) -> list[Measurement]:
+        """The job's curves in order, the newest `limit` lines."""
+        return self._store.measurements(self.find(ref).id, limit)
+
+    def checkpoints(self, ref: str) -> list[Checkpoint]:
+        """The job's checkpoints, newest first, the pruned ones too."""
+        return self._store.checkpoints(self.find(ref).id)
+
+    def cancel(self, ref: str, *, actor: str) -> Job:
+        """End the job for good; a gang that runs stops at its next step."""
+        return self._until_not_stale(ref, lambda job: self._cancel(job, actor))
+
+    def hold(self, ref: str, *, actor: str) -> Job:
+        """Keep the job from running; a gang that runs writes a checkpoint and stops."""
+        return self._until_not_stale(ref, lambda job: self._hold(job, actor))
+
+    def release(self, ref: str, *, actor: str) -> Job:
+        """Let a held job wait for its turn again."""
+        return self._until_not_stale(ref, lambda job: self._release(job, actor))
+
+    # --- the moves
+
+    def _cancel(self, job: Job, actor: str) -> Job:
+        if job.is_final:
+            raise Conflict(f"job {job.id} is {job.state} already")
+        why = Why(actor, Reason.OWNER, "cancelled")
+        if job.state in (JobState.QUEUED, JobState.HELD):
+            with self._store.write() as tx:
+                return tx.move_job(job, JobMove.CANCEL, why)
+        if job.stop_reason is StopReason.CANCEL:
+            return job  # it is on its way
+        return self._stop(job, StopReason.CANCEL, JobMove.CANCEL, why)
+
+    def _hold(self, job: Job, actor: str) -> Job:
+        why = Why(actor, Reason.OWNER, "held")
+        match job.state:
+            case JobState.QUEUED:
+                with self._store.write() as tx:
+                    return tx.move_job(job, JobMove.HOLD, why)
+            case JobState.RUNNING:
+                return self._stop(job, StopReason.HOLD, JobMove.HOLD, why)
+            case JobState.HELD:
+                return job
+            case JobState.STOPPING if job.stop_reason is StopReason.HOLD:
+                return job
+        raise Conflict(f"job {job.id} is {job.state}: there is nothing to hold")
+
+    def _release(self, job: Job, actor: str) -> Job:
+        if job.state is JobState.QUEUED:
+            return job
+        if job.state is not JobState.HELD:
+            remedy = "wait until it is held" if job.state is JobState.STOPPING else ""
+            raise Conflict(f"job {job.id} is {job.state}, not held", remedy=remedy)
+        with self._store.write() as tx:
+            return tx.move_job(job, JobMove.RELEASE, Why(actor, Reason.OWNER, "released"))
+
+    def _stop(self, job: Job, reason: StopReason, end: JobMove, why: Why) -> Job:
+        """Tell the gang to stop; where nobody has claimed it yet there is no gang to tell."""
+        attempt = self._store.attempt(job.id, job.attempt)
+        assert attempt is not None
+        with self._store.write() as tx:
+            job = tx.move_job(job, JobMove.STOP, why, stop_reason=reason)
+            if attempt.state is AttemptState.RESERVED:
+                tx.move_attempt(attempt, AttemptMove.BURY, why, stop_reason=reason)
+                job = tx.move_job(job, end, why)
+            elif attempt.state in (AttemptState.STARTING, AttemptState.RUNNING):
+                tx.move_attempt(attempt, AttemptMove.STOP, why, stop_reason=reason)
+        self._bus.wake(f"agent/{attempt.agent}")
+        return job
+
+    def _until_not_stale(self, ref: str, act: Callable[[Job], Job]) -> Job:
+        for _ in range(STALE_TRIES):
+            job = self.find(ref)
+            try:
+                job = act(job)
+            except Stale:
+                continue
+            self._bus.wake("queue")
+            self._bus.wake(f"job/{job.id}")
+            return job
+        raise Conflict(f"job {ref} moves too fast to be told anything", remedy="try again")
+
+    def _check(self, spec: JobSpec) -> None:
+        """Refuse what can be known to fail before it is stored."""
+        path = getattr(spec.data, "path", None)
+        if path is not None:
+            data_place(path, self._storage_url, self._data_roots)
+        asked = spec.resources
+        gang = Gang(asked.workers, asked.cpus_per_worker, asked.gpus_per_worker)
+        nodes = tuple(
+            Node(node.node_id, agent, node.cpus, node.gpus) for agent, node in self._store.nodes()
+        )
+        sentence = impossible(nodes, gang)
+        if sentence is not None:
+            raise BadInput(sentence, place="resources", remedy="ask for less")

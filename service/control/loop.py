@@ -1,0 +1,118 @@
+"""The leader's loop: one thread that elects, plans and reconciles, at every wake-up or poll."""
+
+import logging
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from service.control.elector import Elector
+from service.control.endings import Jitter
+from service.control.ports import Bus, Clock, FleetStore, PlanStore
+from service.control.reconciler import Reconciler
+from service.control.scheduler import Scheduler
+from service.domain.errors import NotLeader
+
+POLL_SECONDS = 1.0  # the safety net: a lost wake-up costs so much
+RECONCILE_SECONDS = 2.0
+STUCK_SECONDS = 60.0  # a loop that has not turned for so long is dead
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class LoopFigures:
+    """What the loop counted, for /metrics; written by its thread only."""
+
+    seconds: dict[str, float] = field(default_factory=dict)  # of the last run, by phase
+    runs: dict[str, int] = field(default_factory=dict)
+    errors: dict[str, int] = field(default_factory=dict)
+    granted: int = 0
+
+
+class ControlStore(FleetStore, PlanStore, Protocol):
+    """All that the loop's phases touch."""
+
+
+class ControlLoop:
+    """Runs until it is stopped; no error of a phase ends it."""
+
+    def __init__(
+        self,
+        store: ControlStore,
+        bus: Bus,
+        clock: Clock,
+        holder: str,
+        jitter: Jitter,
+    ) -> None:
+        self._bus = bus
+        self._clock = clock
+        self._elector = Elector(store, clock, holder)
+        self._scheduler = Scheduler(store, bus)
+        self._reconciler = Reconciler(store, bus, jitter)
+        self._reconciled_at = -RECONCILE_SECONDS
+        self._wake = threading.Event()
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="control", daemon=True)
+        self._turned_at = clock.monotonic()
+        self.figures = LoopFigures()
+
+    @property
+    def is_leader(self) -> bool:
+        """True while this server holds the lease."""
+        return self._elector.term is not None
+
+    @property
+    def is_alive(self) -> bool:
+        """False once the loop has not turned for too long."""
+        return self._clock.monotonic() - self._turned_at < STUCK_SECONDS
+
+    def start(self) -> None:
+        """Begin to turn."""
+        self._leave = self._bus.listen("queue", self._wake.set)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Turn no more, and let another server lead at once; a second call changes nothing."""
+        if self._stopping.is_set():
+            return
+        self._stopping.set()
+        self._wake.set()
+        if self._thread.is_alive():
+            self._leave()
+            self._thread.join()
+        self._phase("resign", self._elector.resign)
+
+    def turn(self) -> None:
+        """Do once what is due now."""
+        self._phase("elect", self._elector.run)
+        term = self._elector.term
+        if term is not None:
+            self._phase("schedule", lambda: self._count(self._scheduler.run(term)))
+            now = self._clock.monotonic()
+            if now - self._reconciled_at >= RECONCILE_SECONDS:
+                self._phase("reconcile", lambda: self._reconciler.run(term))
+                self._reconciled_at = now
+        self._turned_at = self._clock.monotonic()
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            self._wake.clear()  # before the turn: a wake-up during it asks for another one
+            self.turn()
+            self._wake.wait(POLL_SECONDS)
+
+    def _count(self, granted: int) -> None:
+        self.figures.granted += granted
+
+    def _phase(self, name: str, run: Callable[[], object]) -> None:
+        figures, began = self.figures, self._clock.monotonic()
+        try:
+            run()
+        except NotLeader as refusal:
+            log.warning("no longer the leader: %s", refusal)
+            self._elector.term = None
+        except Exception:
+            log.exception("the control loop's phase %r failed; it is tried again", name)
+            figures.errors[name] = figures.errors.get(name, 0) + 1
+        figures.seconds[name] = self._clock.monotonic() - began
+        figures.runs[name] = figures.runs.get(name, 0) + 1
