@@ -79,8 +79,10 @@ class Ingest:
 class _Taking:
     """One report on its way into one transaction."""
 
-    def __init__(self, store: JobStore, job: Job, attempt: Attempt, jitter: endings.Jitter) -> None:
-        self._store = store
+    def __init__(
+        self, job: Job, attempt: Attempt, earlier: Sequence[Attempt], jitter: float
+    ) -> None:
+        self._earlier = earlier  # read only where the report ends the attempt
         self._jitter = jitter
         self.job = job
         self.attempt = attempt
