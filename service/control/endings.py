@@ -8,7 +8,7 @@ from service.control.ports import Writes
 from service.domain.asks import Why
 from service.domain.job import JobMove, JobState
 from service.domain.records import Attempt, Job, Reason
-from service.domain.retry import Again, AttemptEnd, Hold, decide
+from service.domain.retry import Again, AttemptEnd, GiveUp, Hold, decide
 from workers.contract.outcome import FailureKind, Outcome, Result, StopReason
 
 Jitter = Callable[[], float]
@@ -50,22 +50,39 @@ def judge(
         return Verdict(JobMove.SUCCEED, outcome.message, metrics=outcome.metrics)
     if job.state is JobState.STOPPING:
         assert job.stop_reason is not None
-        return Verdict(_BY_STOP[job.stop_reason], outcome.message, job.stop_reason)
-    if job.state is not JobState.RUNNING:
-        return None  # a lost attempt's late word: the job has gone on without it
+        return _stopped(job.stop_reason, outcome.message)
     if outcome.result is Result.STOPPED:
-        return _stopped_by_itself(outcome)
-    assert outcome.failure is not None
-    verdict = decide(_history(attempts, outcome, now), job.spec.retries, jitter)
-    said = outcome.message or str(outcome.failure)
+        if job.state is not JobState.RUNNING:
+            return None  # a lost attempt's late word: the job has gone on without it
+        # The gang kept a limit of its own: of its time, or of its patience with our silence.
+        is_time = outcome.stop_reason is StopReason.TIME_LIMIT
+        reason = StopReason.TIME_LIMIT if is_time else StopReason.UNREACHABLE
+        return _stopped(reason, outcome.message)
+    return _failed(job, _history(attempts, outcome, now), outcome, jitter)
+
+
+def _stopped(reason: StopReason, message: str) -> Verdict:
+    move = _BY_STOP[reason]
+    kept = None if move is JobMove.REQUEUE else reason  # a queued job is not stopping any more
+    return Verdict(move, message or f"stopped: {reason}", kept)
+
+
+def _failed(
+    job: Job, history: Sequence[AttemptEnd], outcome: Outcome, jitter: float
+) -> Verdict | None:
+    verdict = decide(history, job.spec.retries, jitter)
+    failure = history[-1].failure
+    said = outcome.message or str(failure)
+    if job.state is not JobState.RUNNING:  # a lost attempt's late word
+        repeats = isinstance(verdict, GiveUp) and job.state is JobState.QUEUED
+        return Verdict(JobMove.FAIL, said, None, failure) if repeats else None
     if isinstance(verdict, Again):
         sentence = f"{verdict.sentence}: {said}"
-        return Verdict(
-            JobMove.REQUEUE, sentence, None, outcome.failure, delay_seconds=verdict.delay_seconds
-        )
+        delay_seconds = verdict.delay_seconds
+        return Verdict(JobMove.REQUEUE, sentence, None, failure, delay_seconds=delay_seconds)
     if isinstance(verdict, Hold):
         return Verdict(JobMove.HOLD, f"{verdict.sentence}: {said}", None, verdict.failure)
-    return Verdict(JobMove.FAIL, said, None, outcome.failure, metrics=outcome.metrics)
+    return Verdict(JobMove.FAIL, said, None, failure, metrics=outcome.metrics)
 
 
 def apply(tx: Writes, job: Job, verdict: Verdict, actor: str) -> Job:
@@ -85,17 +102,10 @@ def apply(tx: Writes, job: Job, verdict: Verdict, actor: str) -> Job:
     )
 
 
-def _stopped_by_itself(outcome: Outcome) -> Verdict:
-    """The gang kept a limit of its own; nobody had ordered anything."""
-    reason = outcome.stop_reason or StopReason.UNREACHABLE
-    move = JobMove.TIME_OUT if reason is StopReason.TIME_LIMIT else JobMove.REQUEUE
-    return Verdict(move, outcome.message or f"stopped: {reason}", reason)
-
-
 def _history(attempts: Sequence[Attempt], outcome: Outcome, now: datetime) -> list[AttemptEnd]:
-    assert outcome.failure is not None
+    failure = outcome.failure or FailureKind.WORKER_DIED  # it failed and did not say of what
     earlier = [_end(one, one.failure, now) for one in attempts[:-1] if one.failure is not None]
-    return [*earlier, _end(attempts[-1], outcome.failure, now)]
+    return [*earlier, _end(attempts[-1], failure, now)]
 
 
 def _end(attempt: Attempt, failure: FailureKind, now: datetime) -> AttemptEnd:

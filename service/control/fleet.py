@@ -1,7 +1,6 @@
 """What agents tell and are told: which gangs should exist, who takes one, and which are gone."""
 
 import hashlib
-from dataclasses import dataclass
 from datetime import timedelta
 
 from service.control import endings
@@ -28,23 +27,22 @@ RAYLET_GRACE = timedelta(seconds=60)
 """How long a node that is cut off from its cluster may go on before it ends itself."""
 
 
-@dataclass(frozen=True, slots=True)
-class Storage:
-    """Where gangs write, and where else they may read."""
-
-    url: str
-    data_roots: tuple[str, ...]
-
-
 class Fleet:
     """The agents' door."""
 
     def __init__(
-        self, store: FleetStore, bus: Bus, *, storage: Storage, jitter: endings.Jitter
+        self,
+        store: FleetStore,
+        bus: Bus,
+        *,
+        storage_url: str,
+        data_roots: tuple[str, ...],
+        jitter: endings.Jitter,
     ) -> None:
         self._store = store
         self._bus = bus
-        self._storage = storage
+        self._storage_url = storage_url
+        self._data_roots = data_roots
         self._jitter = jitter
 
     def sync(self, name: str, sync: Sync) -> SyncAnswer:
@@ -57,6 +55,8 @@ class Fleet:
             revision = tx.see_agent(name, sync.cluster_id, sync.boot_id, sync.nodes)
             if sync.pruned:
                 tx.mark_pruned(sync.pruned)
+        if not sync.known:  # an agent's first word brings nodes
+            self._bus.wake("queue")
         nodes = frozenset(node.node_id for node in sync.nodes)
         for gang in sync.gangs:
             if gang.state is GangState.ABSENT:
@@ -118,15 +118,12 @@ class Fleet:
         job = self._store.job(attempt.job_id)
         assert job is not None
         why = Why(actor, Reason.PROVED_GONE, gang.cause)
-        if attempt.outcome is not None or job.attempt != attempt.number:
+        is_judged = attempt.outcome is not None or attempt.state is AttemptState.LOST
+        if is_judged or job.attempt != attempt.number:
             with self._store.write() as tx:
                 tx.move_attempt(attempt, AttemptMove.BURY, why)
             return
-        outcome = Outcome(
-            result=Result.FAILED,
-            failure=_failure(attempt, nodes),
-            message=gang.cause or "the gang's driver is gone without a word",
-        )
+        outcome = _outcome(attempt, gang.cause, nodes)
         attempts = self._store.attempts(job.id)
         with self._store.write() as tx:
             tx.move_attempt(
@@ -175,12 +172,27 @@ class Fleet:
                 RankPlacement(rank=one.rank, node_id=one.node_id, cpus=one.cpus, gpus=one.gpus)
                 for one in attempt.ranks
             ),
-            storage_url=self._storage.url,
-            data_roots=self._storage.data_roots,
+            storage_url=self._storage_url,
+            data_roots=self._data_roots,
             resume=tuple(one.ref for one in whole[:RESUME_MAX]),
             env=dict(job.spec.env),
             deadlines=Deadlines(max_duration_seconds=job.spec.max_duration),
         )
+
+
+def _outcome(attempt: Attempt, cause: str, nodes: frozenset[str]) -> Outcome:
+    """What is said for a gang that can't say it any more."""
+    if attempt.stop_reason is not None:
+        return Outcome(
+            result=Result.STOPPED,
+            stop_reason=attempt.stop_reason,
+            message=cause or "it ended after its stop order without a word",
+        )
+    return Outcome(
+        result=Result.FAILED,
+        failure=_failure(attempt, nodes),
+        message=cause or "the gang's driver is gone without a word",
+    )
 
 
 def _failure(attempt: Attempt, nodes: frozenset[str]) -> FailureKind:

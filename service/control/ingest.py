@@ -6,10 +6,11 @@ from datetime import timedelta
 from service.control import endings
 from service.control.ports import Bus, JobStore, Writes
 from service.domain.asks import Why
-from service.domain.errors import Closed, Stale
+from service.domain.errors import Closed, Stale, Unreachable
 from service.domain.job import AttemptMove, AttemptState, JobState
 from service.domain.records import Attempt, Job, Reason
 from workers.contract.outcome import Outcome, StopReason
+from workers.contract.paths import checkpoint_folder
 from workers.contract.reports import (
     CheckpointWritten,
     Ended,
@@ -43,6 +44,7 @@ class Ingest:
 
         Raises:
             Closed: the attempt is over, or a newer one was reserved; its gang must end.
+            Unreachable: others kept writing to the same rows; the gang tells it again.
         """
         for _ in range(STALE_TRIES):
             job, attempt = self._look(attempt)
@@ -57,7 +59,7 @@ class Ingest:
                 continue
             self._wake(taking, job)
             return ReportAnswer(held=taking.held, stop=order)
-        raise Stale(f"attempt {attempt.number} of {attempt.job_id} moves too fast")
+        raise Unreachable(f"attempt {attempt.number} of {attempt.job_id} moves too fast")
 
     def _look(self, attempt: Attempt) -> tuple[Job, Attempt]:
         job = self._store.job(attempt.job_id)
@@ -111,9 +113,7 @@ class _Taking:
             case StageEnded():
                 tx.end_stage(job_id, number, fact.body)
             case CheckpointWritten():
-                if tx.add_checkpoint(job_id, fact.body, fact.at):
-                    tx.mark_progress(job_id, number)
-                    tx.ask_prune(job_id, self.job.spec.checkpoint.keep_last)
+                self._checkpoint(tx, fact, fact.body)
             case Evaluated():
                 figures = ", ".join(f"{k} {v:.4g}" for k, v in fact.body.metrics.items())
                 tx.notice(job_id, number, ACTOR, "evaluated", f"{fact.body.split}: {figures}")
@@ -121,6 +121,17 @@ class _Taking:
                 tx.notice(job_id, number, ACTOR, fact.body.code, fact.body.sentence)
             case Ended():
                 self._end(tx, fact.body.outcome)
+
+    def _checkpoint(self, tx: Writes, fact: Fact, written: CheckpointWritten) -> None:
+        """Make it the current one; its path will be read and deleted, so it must be the job's."""
+        job_id, number, ref = self.job.id, self.attempt.number, written.ref
+        own = checkpoint_folder(job_id, ref.stage, ref.step, ref.attempt)
+        if ref.path != own or "/" in ref.stage or ref.attempt > number:
+            sentence = f"{ref.path!r} is no checkpoint of this attempt"
+            tx.notice(job_id, number, "service", "checkpoint_refused", sentence)
+        elif tx.add_checkpoint(job_id, written, fact.at):
+            tx.mark_progress(job_id, number)
+            tx.ask_prune(job_id, self.job.spec.checkpoint.keep_last)
 
     def _start(self, tx: Writes, fact: GangStarted) -> None:
         if self.attempt.state is not AttemptState.STARTING:
@@ -131,6 +142,8 @@ class _Taking:
         self.attempt = tx.move_attempt(self.attempt, AttemptMove.START, why)
 
     def _end(self, tx: Writes, outcome: Outcome) -> None:
+        if self.attempt.outcome is not None:
+            return  # the first last word counts
         why = Why(ACTOR, Reason.OUTCOME, outcome.message or outcome.result)
         if self.attempt.state in (AttemptState.STARTING, AttemptState.RUNNING):
             self.attempt = tx.move_attempt(

@@ -108,10 +108,6 @@ class Jobs:
             raise BadInput(f"{ref!r} means more than one job: {ids}", remedy="write more of the id")
         return like[0]
 
-    def search(self, wanted: JobFilter) -> list[Job]:
-        """Jobs, newest first."""
-        return self._store.jobs(wanted)
-
     def status(self, ref: str) -> JobStatus:
         """A job with all that is known of its course."""
         job = self.find(ref)
@@ -135,6 +131,11 @@ class Jobs:
     def checkpoints(self, ref: str) -> list[Checkpoint]:
         """The job's checkpoints, newest first, the pruned ones too."""
         return self._store.checkpoints(self.find(ref).id)
+
+    # The last of those that give lists: below it, `list` in an annotation would mean this method.
+    def list(self, wanted: JobFilter) -> list[Job]:
+        """Jobs, newest first."""
+        return self._store.jobs(wanted)
 
     def cancel(self, ref: str, *, actor: str) -> Job:
         """End the job for good; a gang that runs stops at its next step."""

@@ -11,9 +11,10 @@ from service.control.endings import Jitter
 from service.control.ports import Bus, Clock, FleetStore, PlanStore
 from service.control.reconciler import Reconciler
 from service.control.scheduler import Scheduler
-from service.domain.errors import NotLeader
+from service.domain.errors import NotLeader, Unreachable
 
 POLL_SECONDS = 1.0  # the safety net: a lost wake-up costs so much
+POLL_SECONDS_MAX = 15.0  # while the database is away: soon enough, and no storm when it is back
 RECONCILE_SECONDS = 2.0
 STUCK_SECONDS = 60.0  # a loop that has not turned for so long is dead
 
@@ -44,12 +45,17 @@ class ControlLoop:
         clock: Clock,
         holder: str,
         jitter: Jitter,
+        *,
+        poll_seconds: float = POLL_SECONDS,
     ) -> None:
         self._bus = bus
         self._clock = clock
         self._elector = Elector(store, clock, holder)
         self._scheduler = Scheduler(store, bus)
         self._reconciler = Reconciler(store, bus, jitter)
+        self._poll_seconds = poll_seconds
+        self._pause_seconds = poll_seconds
+        self._is_database_away = False
         self._reconciled_at = -RECONCILE_SECONDS
         self._wake = threading.Event()
         self._stopping = threading.Event()
@@ -85,6 +91,7 @@ class ControlLoop:
 
     def turn(self) -> None:
         """Do once what is due now."""
+        self._is_database_away = False
         self._phase("elect", self._elector.run)
         term = self._elector.term
         if term is not None:
@@ -93,13 +100,15 @@ class ControlLoop:
             if now - self._reconciled_at >= RECONCILE_SECONDS:
                 self._phase("reconcile", lambda: self._reconciler.run(term))
                 self._reconciled_at = now
+        doubled = min(2 * self._pause_seconds, POLL_SECONDS_MAX)
+        self._pause_seconds = doubled if self._is_database_away else self._poll_seconds
         self._turned_at = self._clock.monotonic()
 
     def _run(self) -> None:
         while not self._stopping.is_set():
             self._wake.clear()  # before the turn: a wake-up during it asks for another one
             self.turn()
-            self._wake.wait(POLL_SECONDS)
+            self._wake.wait(self._pause_seconds)
 
     def _count(self, granted: int) -> None:
         self.figures.granted += granted
@@ -111,6 +120,10 @@ class ControlLoop:
         except NotLeader as refusal:
             log.warning("no longer the leader: %s", refusal)
             self._elector.term = None
+        except Unreachable as refusal:
+            log.warning("the control loop waits for its database: %s", refusal)
+            figures.errors[name] = figures.errors.get(name, 0) + 1
+            self._is_database_away = True
         except Exception:
             log.exception("the control loop's phase %r failed; it is tried again", name)
             figures.errors[name] = figures.errors.get(name, 0) + 1

@@ -12,10 +12,11 @@ from service.control.ports import Bus, FleetStore
 from service.domain.asks import Leadership, Why
 from service.domain.errors import Stale
 from service.domain.job import AttemptMove, AttemptState
-from service.domain.records import Attempt, Reason
+from service.domain.records import Attempt, Job, Reason
 from workers.contract.outcome import FailureKind, Outcome, Result
 
 CLAIM_LIMIT = timedelta(seconds=120)  # from reserved to claimed
+START_LIMIT = CLAIM_LIMIT + timedelta(seconds=150)  # from reserved to the gang's first word
 LOST_LIMIT = timedelta(seconds=300)  # a claimed attempt without a word and without proof
 AGENT_LIMIT = timedelta(seconds=45)  # two long-polls and a bit
 GAP = timedelta(seconds=5)  # a longer pause between two passes means that we were away
@@ -41,16 +42,24 @@ class Reconciler:
         """
         now = self._store.now()
         self._keep_sight(leader, now)
+        speaking = self._speaking_agents(now, leader)
+        for attempt in self._store.attempts_not_gone():
+            try:
+                self._check(attempt, now, attempt.agent in speaking, leader)
+            except Stale:
+                continue  # it spoke just now; the next pass sees it as it is
+
+    def _speaking_agents(self, now: datetime, leader: Leadership) -> frozenset[str]:
+        """Find those that are silent now, and return the names of the others."""
+        speaking = []
         for agent in self._store.agents():
-            if not agent.is_silent and self._silence(agent.heard_at, now) > AGENT_LIMIT:
+            if self._silence(agent.heard_at, now) <= AGENT_LIMIT:
+                speaking.append(agent.name)
+            elif not agent.is_silent:
                 with self._store.write(leader) as tx:
                     tx.set_agent_silent(agent.name)
                 self._bus.wake("queue")
-        for attempt in self._store.attempts_not_gone():
-            try:
-                self._check(attempt, now, leader)
-            except Stale:
-                continue  # it spoke just now; the next pass sees it as it is
+        return frozenset(speaking)
 
     def _keep_sight(self, leader: Leadership, now: datetime) -> None:
         was_away = self._last_pass_at is None or now - self._last_pass_at > GAP
@@ -62,16 +71,26 @@ class Reconciler:
         assert self._seen_since is not None
         return now - max(last_word, self._seen_since)
 
-    def _check(self, attempt: Attempt, now: datetime, leader: Leadership) -> None:
+    def _check(
+        self, attempt: Attempt, now: datetime, agent_speaks: bool, leader: Leadership
+    ) -> None:
         silence = self._silence(attempt.heard_at or attempt.reserved_at, now)
-        if attempt.state is AttemptState.RESERVED and silence > CLAIM_LIMIT:
-            sentence = f"no agent claimed it within {CLAIM_LIMIT.total_seconds():.0f} s"
-            why = Why(ACTOR, Reason.NOT_CLAIMED, sentence)
-            self._end(attempt, AttemptMove.BURY, FailureKind.AGENT_LOST, why, leader)
-        elif attempt.is_open and attempt.outcome is None and silence > LOST_LIMIT:
-            sentence = f"silent for {LOST_LIMIT.total_seconds():.0f} s, without proof of its end"
+        if attempt.state is AttemptState.RESERVED:
+            if silence > CLAIM_LIMIT:
+                failure = FailureKind.START_TIMEOUT if agent_speaks else FailureKind.AGENT_LOST
+                sentence = f"agent {attempt.agent} did not claim it within {_seconds(CLAIM_LIMIT)}"
+                why = Why(ACTOR, Reason.NOT_CLAIMED, sentence)
+                self._end(attempt, AttemptMove.BURY, failure, why, leader)
+        elif not attempt.is_open:
+            return
+        elif silence > LOST_LIMIT:
+            sentence = f"silent for {_seconds(LOST_LIMIT)}, without proof of its end"
             why = Why(ACTOR, Reason.SILENT, sentence)
             self._end(attempt, AttemptMove.LOSE, FailureKind.LOST, why, leader)
+        elif agent_speaks and attempt.heard_at is None and silence > START_LIMIT:
+            sentence = f"its gang said nothing for {_seconds(START_LIMIT)} since it was reserved"
+            why = Why(ACTOR, Reason.START_TIMEOUT, sentence)
+            self._end(attempt, AttemptMove.LOSE, FailureKind.START_TIMEOUT, why, leader)
 
     def _end(
         self,
@@ -84,6 +103,9 @@ class Reconciler:
         job = self._store.job(attempt.job_id)
         attempts = self._store.attempts(attempt.job_id)
         assert job is not None
+        if attempt.outcome is not None:
+            self._free_its_job(attempt, job, why, leader)
+            return
         # Not recorded on a lost attempt: its own late word may still come, and counts.
         outcome = Outcome(result=Result.FAILED, failure=failure, message=why.message)
         with self._store.write(leader) as tx:
@@ -91,6 +113,21 @@ class Reconciler:
             verdict = endings.judge(job, attempts, outcome, tx.now(), self._jitter())
             if verdict is not None:
                 endings.apply(tx, job, verdict, ACTOR)
+        self._wake(attempt)
+
+    def _free_its_job(self, attempt: Attempt, job: Job, why: Why, leader: Leadership) -> None:
+        """Its end is told but not proved: a job that goes on must not wait for a dead agent."""
+        if job.is_final:
+            return  # nobody waits: the agent's proof may take its time
+        with self._store.write(leader) as tx:
+            tx.move_attempt(attempt, AttemptMove.LOSE, why)
+        self._wake(attempt)
+
+    def _wake(self, attempt: Attempt) -> None:
         self._bus.wake("queue")
         self._bus.wake(f"job/{attempt.job_id}")
         self._bus.wake(f"agent/{attempt.agent}")
+
+
+def _seconds(limit: timedelta) -> str:
+    return f"{limit.total_seconds():.0f} s"

@@ -52,9 +52,8 @@ class Scheduler:
 
     def _explain(self, waits: tuple[Waits, ...], leader: Leadership) -> None:
         news = [wait for wait in waits if self._told.get(wait.job_id) != wait]
-        self._told = {wait.job_id: wait for wait in waits}
-        if not news:
-            return
-        with self._store.write(leader) as tx:
-            for wait in news:
-                tx.explain(wait.job_id, wait.reason, wait.sentence)
+        if news:
+            with self._store.write(leader) as tx:
+                for wait in news:
+                    tx.explain(wait.job_id, wait.reason, wait.sentence)
+        self._told = {wait.job_id: wait for wait in waits}  # after the commit: it may fail

@@ -148,6 +148,8 @@ class Checkpoint:
     ref: CheckpointRef
     bytes: int
     files: int
+    save_seconds: float
+    stall_seconds: float
     written_at: datetime
     prune_asked: bool
     pruned: bool

@@ -27,6 +27,7 @@ class _Pass:
         self._due_first: dict[str, JobId] = {}  # agent -> who waits for its nodes
         self._starts: list[Start] = []
         self._waits: list[Waits] = []
+        self._able: dict[Gang, frozenset[str]] = {}  # most jobs of a long queue ask for the same
 
     def run(self) -> Plan:
         for job in in_order(self._snapshot.pending):
@@ -41,7 +42,9 @@ class _Pass:
         if not self._snapshot.nodes:
             return self._wait(job, Reason.NO_NODES, reasons.no_nodes())
         gang = Gang(job.workers, job.cpus_per_worker, job.gpus_per_worker)
-        able = agents_that_could_hold(self._snapshot.nodes, gang)
+        if gang not in self._able:
+            self._able[gang] = agents_that_could_hold(self._snapshot.nodes, gang)
+        able = self._able[gang]
         if not able:
             sentence = reasons.never_fits(gang, self._snapshot.nodes)
             return self._wait(job, Reason.NEVER_FITS, sentence)

@@ -40,9 +40,15 @@ def never_fits(gang: Gang, nodes: Sequence[Node]) -> str:
 def no_capacity(gang: Gang, free: Sequence[Free], running: Sequence[Running]) -> str:
     """It fits once others have ended."""
     cpus, gpus = sum(node.cpus for node in free), sum(node.gpus for node in free)
+    on_one = ""
+    if len(free) > 1:
+        fullest = max(free, key=lambda node: (node.gpus, node.cpus))
+        on_one = f", on one of them at most {fullest.cpus} CPUs and {fullest.gpus} GPUs"
+    here = {node.node_id for node in free}
+    holders = [one for one in running if any(share.node_id in here for share in one.shares)]
     return (
         f"needs {asked(gang)}; {cpus} CPUs and {gpus} GPUs are free on "
-        f"{_count(len(free), 'node')}{_until(running)}"
+        f"{_count(len(free), 'node')}{on_one}{_until(holders)}"
     )
 
 

@@ -116,6 +116,8 @@ def checkpoint_of(row: Row[Any]) -> Checkpoint:
         ),
         bytes=row.bytes,
         files=row.files,
+        save_seconds=row.save_seconds,
+        stall_seconds=row.stall_seconds,
         written_at=row.written_at,
         prune_asked=row.prune_asked,
         pruned=row.pruned,

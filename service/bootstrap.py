@@ -1,0 +1,94 @@
+"""Wires everything: settings -> engine, store, bus, control, doors. Nobody else knows all rooms."""
+
+import random
+import secrets
+import socket
+from dataclasses import dataclass
+from functools import partial
+
+from fastapi import FastAPI
+from sqlalchemy import Engine
+
+from service.bus.local_bus import LocalBus
+from service.control.clock import JobIds, SystemClock
+from service.control.files import Files
+from service.control.fleet import Fleet
+from service.control.ingest import Ingest
+from service.control.jobs import Jobs
+from service.control.loop import ControlLoop
+from service.domain.errors import BadInput
+from service.http.app import create_app
+from service.http.services import Services
+from service.settings import Settings
+from service.store import schema
+from service.store.engine import open_engine
+from service.store.store import Store
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """A server that is ready to start."""
+
+    app: FastAPI
+    store: Store
+    loop: ControlLoop
+    engine: Engine
+
+    def close(self) -> None:
+        """Stop the loop and let go of the database."""
+        self.loop.stop()
+        self.engine.dispose()
+
+
+def build(settings: Settings) -> Service:
+    """Wire a server; nothing runs yet.
+
+    Raises:
+        BadInput: the schema is not one that this release can work on.
+        Unreachable: the database does not answer.
+    """
+    engine = open_engine(settings.database_url)
+    _refuse_other_schema(engine)
+    store, bus, clock = Store(engine), LocalBus(), SystemClock()
+    holder = f"{socket.gethostname()}-{secrets.token_hex(4)}"
+    loop = ControlLoop(store, bus, clock, holder, random.random)
+    services = Services(
+        store=store,
+        bus=bus,
+        jobs=_jobs(settings, store, bus),
+        files=Files(store, storage_url=settings.storage_url),
+        ingest=Ingest(store, bus, random.random),
+        fleet=Fleet(
+            store,
+            bus,
+            storage_url=settings.storage_url,
+            data_roots=settings.data_roots,
+            jitter=random.random,
+        ),
+        loop=loop,
+        check_schema=partial(schema.check, engine),
+    )
+    return Service(create_app(services), store, loop, engine)
+
+
+def open_jobs(settings: Settings) -> tuple[Jobs, Files]:
+    """What reads the embedded database while no server runs."""
+    store = Store(open_engine(settings.database_url))
+    jobs = _jobs(settings, store, LocalBus())
+    return jobs, Files(store, storage_url=settings.storage_url)
+
+
+def _jobs(settings: Settings, store: Store, bus: LocalBus) -> Jobs:
+    return Jobs(
+        store,
+        bus,
+        storage_url=settings.storage_url,
+        data_roots=settings.data_roots,
+        ids=JobIds(),
+    )
+
+
+def _refuse_other_schema(engine: Engine) -> None:
+    state = schema.check(engine)
+    if not state.is_acceptable:
+        raise BadInput(state.sentence, place="STRATA_DATABASE_URL")

@@ -1,0 +1,176 @@
+"""How a command reaches the jobs: through a server, or, to read, straight from the database.
+
+All answers are plain JSON values in the shapes of the HTTP API.
+"""
+
+from pathlib import Path
+from typing import Any, Protocol
+
+from service.domain.errors import NotFound, Unreachable
+from service.http.client import Client
+from service.settings import Settings
+
+
+class Door(Protocol):
+    """What can be read through either way."""
+
+    def jobs(self, **filters: Any) -> list[dict[str, Any]]:
+        """List jobs, newest first."""
+
+    def status(self, ref: str) -> dict[str, Any]:
+        """Show all that is known of a job."""
+
+    def events(self, ref: str, after: int) -> list[dict[str, Any]]:
+        """List a job's events after the one with this id."""
+
+    def checkpoints(self, ref: str) -> list[dict[str, Any]]:
+        """List a job's checkpoints, newest first."""
+
+    def verify(self, ref: str, path: str | None) -> list[dict[str, Any]]:
+        """Compare a checkpoint's bytes with what was recorded."""
+
+    def logs(self, ref: str, attempt: int | None, who: str, cursor: str) -> dict[str, Any]:
+        """Read what comes after the cursor of a log."""
+
+
+class ServerDoor:
+    """Through a server."""
+
+    def __init__(self, client: Client) -> None:
+        self.client = client
+
+    def jobs(self, **filters: Any) -> list[dict[str, Any]]:
+        """List jobs, newest first."""
+        found: list[dict[str, Any]] = self.client.get("/v1/jobs", **filters)["jobs"]
+        return found
+
+    def status(self, ref: str) -> dict[str, Any]:
+        """Show all that is known of a job."""
+        found: dict[str, Any] = self.client.get(self.client.job(ref))
+        return found
+
+    def events(self, ref: str, after: int) -> list[dict[str, Any]]:
+        """List a job's events after the one with this id."""
+        path = f"{self.client.job(ref)}/events"
+        found: list[dict[str, Any]] = self.client.get(path, after=after)["events"]
+        return found
+
+    def checkpoints(self, ref: str) -> list[dict[str, Any]]:
+        """List a job's checkpoints, newest first."""
+        path = f"{self.client.job(ref)}/checkpoints"
+        found: list[dict[str, Any]] = self.client.get(path)["checkpoints"]
+        return found
+
+    def verify(self, ref: str, path: str | None) -> list[dict[str, Any]]:
+        """Compare a checkpoint's bytes with what was recorded."""
+        answer = self.client.post(f"{self.client.job(ref)}/checkpoints/verify", {"path": path})
+        found: list[dict[str, Any]] = answer["verified"]
+        return found
+
+    def logs(self, ref: str, attempt: int | None, who: str, cursor: str) -> dict[str, Any]:
+        """Read what comes after the cursor of a log."""
+        path = f"{self.client.job(ref)}/logs"
+        found: dict[str, Any] = self.client.get(path, attempt=attempt, who=who, cursor=cursor)
+        return found
+
+
+class DatabaseDoor:
+    """Straight from the embedded database, while no server runs: through the same services."""
+
+    def __init__(self, settings: Settings) -> None:
+        from service.bootstrap import open_jobs
+
+        self._jobs, self._files = open_jobs(settings)
+
+    def jobs(self, **filters: Any) -> list[dict[str, Any]]:
+        """List jobs, newest first."""
+        from service.domain.asks import JobFilter
+        from service.domain.job import JobState
+
+        states = filters.get("state")
+        wanted = JobFilter(
+            states=frozenset(map(JobState, states)) if states else None,
+            queue=filters.get("queue"),
+            name=filters.get("name"),
+            before_seq=filters.get("before"),
+            limit=filters.get("limit") or 50,
+        )
+        found: list[dict[str, Any]] = _json(self._jobs.list(wanted))
+        return found
+
+    def status(self, ref: str) -> dict[str, Any]:
+        """Show all that is known of a job."""
+        found: dict[str, Any] = _json(self._jobs.status(ref))
+        return found
+
+    def events(self, ref: str, after: int) -> list[dict[str, Any]]:
+        """List a job's events after the one with this id."""
+        found: list[dict[str, Any]] = _json(self._jobs.events(ref, after_id=after))
+        return found
+
+    def checkpoints(self, ref: str) -> list[dict[str, Any]]:
+        """List a job's checkpoints, newest first."""
+        found: list[dict[str, Any]] = _json(self._jobs.checkpoints(ref))
+        return found
+
+    def verify(self, ref: str, path: str | None) -> list[dict[str, Any]]:
+        """Compare a checkpoint's bytes with what was recorded."""
+        found: list[dict[str, Any]] = _json(self._files.verify(self._jobs.find(ref), path))
+        return found
+
+    def logs(self, ref: str, attempt: int | None, who: str, cursor: str) -> dict[str, Any]:
+        """Read what comes after the cursor of a log."""
+        job = self._jobs.find(ref)
+        found: dict[str, Any] = _json(
+            self._files.logs(job, attempt=attempt, who=who, cursor=cursor)
+        )
+        return found
+
+
+def _json(value: Any) -> Any:
+    from service.http.shapes import to_json
+
+    return to_json(value)
+
+
+def open_door(settings: Settings) -> Door:
+    """The server's door where one answers, else the embedded database's; starts nothing.
+
+    Raises:
+        NotFound: there is neither.
+    """
+    client = find_client(settings)
+    if client is not None:
+        return ServerDoor(client)
+    database = settings.database_url.removeprefix("sqlite:///")
+    if settings.database_url.startswith("sqlite:") and not Path(database).exists():
+        raise NotFound(
+            f"there is no job in {settings.home} yet", remedy="submit one: strata submit FILE"
+        )
+    return DatabaseDoor(settings)
+
+
+def server_door(settings: Settings) -> ServerDoor:
+    """The door of a server that runs; raises Unreachable where there is none."""
+    client = find_client(settings)
+    if client is None:
+        raise Unreachable(
+            f"no server runs for {settings.home}",
+            remedy="start one with `strata up`, or set STRATA_URL",
+        )
+    return ServerDoor(client)
+
+
+def find_client(settings: Settings) -> Client | None:
+    """A client of STRATA_URL, or of the state folder's server if that runs."""
+    if settings.url is not None:
+        if settings.token is None:
+            raise Unreachable("no token for STRATA_URL", remedy="set STRATA_TOKEN")
+        return Client(settings.url, settings.token)
+    from service.cli.processes import living
+
+    server = living(settings.home, "server")
+    if server is None:
+        return None
+    token = (settings.home / "token").read_text().strip()
+    return Client(server["url"], token)

@@ -1,0 +1,94 @@
+"""Settings: from the environment, each with its default and its meaning; nothing else reads it."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from service.domain.errors import BadInput
+
+HOME_MODE = 0o700
+DEFAULT_PORT = 8080
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything that can be set."""
+
+    home: Path  # STRATA_HOME: the state folder
+    database_url: str  # STRATA_DATABASE_URL
+    storage_url: str  # STRATA_STORAGE_URL: a folder or any fsspec URL, shared by all workers
+    data_roots: tuple[str, ...]  # STRATA_DATA_ROOTS: more places to read data from, by commas
+    url: str | None  # STRATA_URL: the server to speak to; None: the state folder's own
+    token: str | None  # STRATA_TOKEN
+    host: str  # STRATA_HOST: where the server listens
+    port: int  # STRATA_PORT: 0 takes a free one
+    idle_seconds: float  # STRATA_IDLE_SECONDS: after which the local service ends itself
+    local_cpus: int  # STRATA_LOCAL_CPUS: what the local Ray offers
+
+    @property
+    def is_embedded(self) -> bool:
+        """True where everything lives in the state folder."""
+        return self.url is None
+
+
+def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
+    """Return the settings of this process.
+
+    Raises:
+        BadInput: a variable that can't be meant like this; it is named.
+    """
+    env = os.environ if environment is None else environment
+    home = Path(env.get("STRATA_HOME") or "~/.strata").expanduser().absolute()
+    roots = env.get("STRATA_DATA_ROOTS", "")
+    return Settings(
+        home=home,
+        database_url=env.get("STRATA_DATABASE_URL") or f"sqlite:///{home}/strata.db",
+        storage_url=_place(env.get("STRATA_STORAGE_URL") or f"{home}/storage"),
+        data_roots=tuple(_place(root) for root in roots.split(",") if root.strip()),
+        url=env.get("STRATA_URL") or None,
+        token=env.get("STRATA_TOKEN") or None,
+        host=env.get("STRATA_HOST") or "127.0.0.1",
+        port=int(_number(env, "STRATA_PORT", DEFAULT_PORT)),
+        idle_seconds=_number(env, "STRATA_IDLE_SECONDS", 300.0),
+        local_cpus=int(_number(env, "STRATA_LOCAL_CPUS", max(2, os.cpu_count() or 1))),
+    )
+
+
+def make_home(home: Path) -> None:
+    """Make the state folder, for its owner only; BadInput where that can't be."""
+    try:
+        home.mkdir(parents=True, exist_ok=True, mode=HOME_MODE)
+        (home / "logs").mkdir(exist_ok=True, mode=HOME_MODE)
+    except OSError as error:
+        raise BadInput(
+            f"{home} can't be made: {error.strerror}",
+            place="STRATA_HOME",
+            remedy="name a folder of your own",
+        ) from error
+
+
+def write_secret(path: Path, text: str) -> None:
+    """Write a file that only its owner can read."""
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(handle, "w") as file:
+        file.write(text)
+
+
+def _place(text: str) -> str:
+    """A URL as it is; a local path made absolute, for the workers have another current folder."""
+    text = text.strip()
+    return text if "://" in text else str(Path(text).expanduser().absolute())
+
+
+def _number(env: Mapping[str, str], name: str, default: float) -> float:
+    text = env.get(name)
+    if not text:
+        return default
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if value < 0:
+        raise BadInput(f"{text!r} is no number of 0 or more", place=name, remedy="mend it")
+    return value

@@ -1,0 +1,230 @@
+"""The agent: tells the service what lives on its Ray cluster, and makes it what it should be.
+
+It is level-triggered. The service's answer lists the gangs that should be here: what nobody has
+claimed is claimed and started, what is claimed and does not live is told as absent, and only what a
+stop names is killed. The agent itself keeps nothing that would be missed after a restart.
+"""
+
+import logging
+import secrets
+import signal
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import ray
+
+from workers.agent import gangs, local_ray
+from workers.agent.gangs import GangKey
+from workers.agent.nodes import nodes_seen
+from workers.agent.service_client import Away, Refused, Replaced, ServiceClient
+from workers.contract.inventory import (
+    CheckpointPath,
+    GangSeen,
+    GangState,
+    GangWanted,
+    NodeSeen,
+    Sync,
+    SyncAnswer,
+)
+from workers.contract.launch import Claim
+from workers.gang.rank import TRAIN
+from workers.gang.ray_gang import NAMESPACE
+
+LONG_POLL_SECONDS = 20.0
+WATCH_SECONDS = 0.1  # how late a gang's end is noticed
+NODES_SECONDS = 2.0  # how late a node's end is noticed
+AWAY_SECONDS = 1.0  # between two tries while the service is away
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class AgentSettings:
+    """What an agent must know."""
+
+    name: str
+    service_urls: tuple[str, ...]
+    token: str
+    storage_url: str
+    ray_address: str | None = None  # None: the state folder's local Ray; see `environment` there
+    home: Path | None = None
+    local_cpus: int = 2
+    entry: str = TRAIN  # what ranks call, as module:function
+
+
+def run_agent(settings: AgentSettings) -> None:
+    """Work until SIGTERM; gangs live on.
+
+    Raises:
+        RayFailed: Ray can't be started or joined.
+        Replaced: another agent has taken over the name.
+    """
+    _join_ray(settings)
+    agent = Agent(settings)
+    signal.signal(signal.SIGTERM, lambda *_: agent.stop())
+    signal.signal(signal.SIGINT, lambda *_: agent.stop())
+    try:
+        agent.run()
+    finally:
+        ray.shutdown()
+
+
+def _join_ray(settings: AgentSettings) -> None:
+    address = settings.ray_address
+    if address is None:
+        assert settings.home is not None
+        address = local_ray.ensure_local_ray(settings.home, settings.local_cpus).address
+    try:
+        ray.init(address=address, namespace=NAMESPACE, log_to_driver=False, logging_level="ERROR")
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise local_ray.RayFailed(
+            f"the Ray at {address} can't be joined ({str(error).splitlines()[0]}); does a node of "
+            "it run on this host, and are RAY_AUTH_MODE and its token those of the cluster?"
+        ) from error
+
+
+class Agent:
+    """One agent process on a Ray cluster that it has joined."""
+
+    def __init__(self, settings: AgentSettings) -> None:
+        self._settings = settings
+        self._client = ServiceClient(settings.name, settings.service_urls, settings.token)
+        self._cluster_id = ray.get_runtime_context().get_session_name()
+        self._boot_id = _boot_id()
+        self._lock = threading.Lock()  # one answer is carried out at a time
+        self._revision = 0
+        self._wanted: dict[GangKey, GangWanted] = {}
+        self._causes: dict[GangKey, str] = {}
+        self._pruned: list[CheckpointPath] = []
+        self._fingerprint = ""
+        self._stopping = threading.Event()
+        self._replaced: Replaced | None = None
+        self._nodes: tuple[NodeSeen, ...] = ()
+
+    def stop(self) -> None:
+        """End soon."""
+        self._stopping.set()
+
+    def run(self) -> None:
+        """Ask and watch until stopped; raises Replaced."""
+        self._nodes = nodes_seen()
+        asking = threading.Thread(target=self._ask, name="ask", daemon=True)
+        asking.start()
+        log.info("agent %s speaks for %s", self._settings.name, self._cluster_id)
+        told = self._states()
+        looked_at = time.monotonic()
+        while not self._stopping.wait(WATCH_SECONDS):
+            nodes = self._nodes
+            if time.monotonic() - looked_at > NODES_SECONDS:
+                nodes, looked_at = nodes_seen(), time.monotonic()
+            states = self._states()
+            if (states != told or nodes != self._nodes) and self._sync(0.0):
+                told = states
+            self._nodes = nodes
+        if self._replaced is not None:
+            raise self._replaced
+
+    def _ask(self) -> None:
+        """Keep one question open at the service, so that its answer comes at once."""
+        while not self._stopping.is_set():
+            if not self._sync(LONG_POLL_SECONDS):
+                self._stopping.wait(AWAY_SECONDS)
+
+    def _sync(self, wait_seconds: float) -> bool:
+        sync = Sync(
+            cluster_id=self._cluster_id,
+            boot_id=self._boot_id,
+            nodes=self._nodes,
+            gangs=self._seen(),
+            pruned=tuple(self._pruned),
+            known=self._fingerprint,
+            wait_seconds=wait_seconds,
+        )
+        try:
+            answer = self._client.sync(sync)
+        except Replaced as end:
+            self._replaced = end
+            self._stopping.set()
+            return False
+        except (Away, Refused, ValueError) as trouble:
+            log.warning("no sync: %s", trouble)
+            return False
+        with self._lock:
+            self._carry_out(answer, sync)
+        return True
+
+    def _states(self) -> Mapping[GangKey, GangState]:
+        """What is to be told of every claimed gang that should be here."""
+        alive = gangs.living()
+        with self._lock:
+            claimed = [key for key, one in self._wanted.items() if not one.unclaimed]
+        return {
+            key: GangState.ALIVE if key in alive else GangState.ABSENT for key in sorted(claimed)
+        }
+
+    def _seen(self) -> tuple[GangSeen, ...]:
+        return tuple(
+            GangSeen(
+                job_id=key.job_id,
+                attempt=key.attempt,
+                state=state,
+                cause=self._causes.get(key, ""),
+            )
+            for key, state in self._states().items()
+        )
+
+    def _carry_out(self, answer: SyncAnswer, sync: Sync) -> None:
+        """Make it so; an answer that a newer one has overtaken is dropped."""
+        if answer.revision <= self._revision or self._stopping.is_set():
+            return
+        self._revision, self._fingerprint = answer.revision, answer.fingerprint
+        told = set(sync.pruned)
+        self._pruned = [path for path in self._pruned if path not in told]
+        self._wanted = {GangKey(one.job_id, one.attempt): one for one in answer.gangs}
+        self._causes = {key: said for key, said in self._causes.items() if key in self._wanted}
+        for key, one in list(self._wanted.items()):
+            if one.unclaimed:
+                self._launch(key)
+        alive = gangs.living() if answer.stops else {}
+        for stop in answer.stops:
+            key = GangKey(stop.job_id, stop.attempt)
+            if key in alive:
+                log.info("killing attempt %d of %s: %s", key.attempt, key.job_id, stop.reason)
+                gangs.kill(alive[key])
+        for path in answer.prune:
+            if path not in self._pruned and gangs.prune(self._settings.storage_url, path):
+                self._pruned.append(path)
+
+    def _launch(self, key: GangKey) -> None:
+        """Claim an attempt and start its gang; from the claim on it is ours to account for."""
+        token, token_sha256 = gangs.new_token()
+        claim = Claim(
+            boot_id=self._boot_id,
+            job_id=key.job_id,
+            attempt=key.attempt,
+            token_sha256=token_sha256,
+        )
+        try:
+            launch = self._client.claim(claim)
+        except (Away, Refused, ValueError) as trouble:
+            log.warning("attempt %d of %s is not ours: %s", key.attempt, key.job_id, trouble)
+            return
+        try:
+            gangs.start(launch, self._client.urls, token, self._settings.entry)
+        except Exception as error:  # whatever Ray or the plan has; the service is told
+            log.exception("attempt %d of %s was not started", key.attempt, key.job_id)
+            self._causes[key] = f"the driver can't be started: {error!r}"
+        log.info("started attempt %d of %s", key.attempt, key.job_id)
+        self._wanted[key] = GangWanted(job_id=key.job_id, attempt=key.attempt, unclaimed=False)
+
+
+def _boot_id() -> str:
+    """A UUIDv7's text: a newer boot's sorts after an older one's."""
+    value = (time.time_ns() // 1_000_000 << 80) | secrets.randbits(80)
+    value = value & ~(0xF << 76) | (0x7 << 76)
+    value = value & ~(0x3 << 62) | (0x2 << 62)
+    text = f"{value:032x}"
+    return "-".join((text[:8], text[8:12], text[12:16], text[16:20], text[20:]))

@@ -1,0 +1,153 @@
+"""How a gang ended, out of how its ranks ended: the first cause, and what came of it."""
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+from ray.exceptions import RayActorError, RayError
+
+from workers.contract.launch import LaunchSpec
+from workers.contract.outcome import (
+    CAUSE_LINES_MAX,
+    FailureKind,
+    FirstCause,
+    Outcome,
+    Result,
+)
+from workers.gang.rank import RankEnd
+from workers.gang.ray_gang import lost_nodes
+from workers.gang.watchdog import Hang
+
+PEER_WORDS = ("gloo", "NCCL", "Connection closed by peer", "Connection reset by peer")
+"""What collectives say when another rank is gone; they have no exception class of their own."""
+COLLATERAL_MAX = 20  # kinds of errors that are listed beside the first cause
+
+
+def of_ends(launch: LaunchSpec, ends: Mapping[int, object]) -> Outcome | None:
+    """The outcome, once it can be told; None while ranks that do well have not all ended.
+
+    Where several failed, a death is the cause of errors, and an error of its own is the cause of
+    those in which a rank only lost its peers.
+    """
+    parsed = {rank: _parsed(end) for rank, end in ends.items()}
+    bad = {rank: end for rank, end in parsed.items() if _is_bad(end)}
+    if bad:
+        first = min(bad, key=lambda rank: (_distance(bad[rank]), rank))
+        outcome = _outcome(launch, first, bad[first])
+        others = [end for rank, end in bad.items() if rank != first]
+        assert outcome.cause is not None
+        cause = outcome.cause.model_copy(update={"collateral": _grouped(others)})
+        return outcome.model_copy(update={"cause": cause})
+    if len(parsed) < launch.world_size:
+        return None
+    end = parsed[0]
+    assert isinstance(end, RankEnd)
+    return end.outcome
+
+
+def failed_to_start(phases: Sequence[str], limit_seconds: float) -> Outcome:
+    """Not every rank came up in time."""
+    missing = ", ".join(
+        f"rank {rank} is {phase}" for rank, phase in enumerate(phases) if phase != "joined"
+    )
+    return Outcome(
+        result=Result.FAILED,
+        failure=FailureKind.START_TIMEOUT,
+        message=f"not all ranks were up within {limit_seconds:.0f} s: {missing}",
+    )
+
+
+def hanging(hang: Hang, stacks: Mapping[int, Sequence[str]]) -> Outcome:
+    """Nobody advances; the stacks of all threads tell where they are."""
+    lines = [f"rank {rank}: {line}" for rank, own in stacks.items() for line in own]
+    return Outcome(
+        result=Result.FAILED,
+        failure=FailureKind.HANG,
+        message=hang.sentence,
+        cause=FirstCause(
+            rank=hang.rank, exception="Hang", last_lines=tuple(lines[:CAUSE_LINES_MAX])
+        ),
+    )
+
+
+def overdue(sentence: str) -> Outcome:
+    """The driver itself failed."""
+    return Outcome(
+        result=Result.FAILED,
+        failure=FailureKind.WORKER_DIED,
+        message=sentence,
+        cause=FirstCause(exception="Driver", last_lines=(sentence,)),
+    )
+
+
+def _parsed(end: object) -> RankEnd | RayError:
+    if isinstance(end, RayError):
+        return end
+    return RankEnd.model_validate_json(str(end))
+
+
+def _is_bad(end: RankEnd | RayError) -> bool:
+    return isinstance(end, RayError) or end.failure is not None
+
+
+def _distance(end: RankEnd | RayError) -> int:
+    """How far from the first cause: 0 a death, 1 an error of its own, 2 one of a lost peer."""
+    if isinstance(end, RayError):
+        return 0
+    return 2 if _lost_a_peer(end) else 1
+
+
+def _lost_a_peer(end: RankEnd) -> bool:
+    return end.exception.startswith("Dist") or any(word in end.message for word in PEER_WORDS)
+
+
+def _outcome(launch: LaunchSpec, rank: int, end: RankEnd | RayError) -> Outcome:
+    if isinstance(end, RayError):
+        return _died(launch, rank, end)
+    return Outcome(
+        result=Result.FAILED,
+        failure=FailureKind.WORKER_DIED if _lost_a_peer(end) else end.failure,
+        message=end.message,
+        cause=FirstCause(rank=rank, exception=end.exception, last_lines=end.last_lines),
+    )
+
+
+def _died(launch: LaunchSpec, rank: int, error: RayError) -> Outcome:
+    lost = lost_nodes(launch)
+    node = launch.ranks[rank].node_id
+    is_node = node in lost
+    failure = FailureKind.NODE_LOST if is_node else FailureKind.WORKER_DIED
+    what = f"its node {node} is gone" if is_node else _first_sentence(error)
+    return Outcome(
+        result=Result.FAILED,
+        failure=failure,
+        message=f"rank {rank} died: {what}",
+        cause=FirstCause(
+            rank=rank,
+            exception=type(error).__name__,
+            last_lines=tuple(str(error).splitlines()[:CAUSE_LINES_MAX]),
+        ),
+    )
+
+
+def _first_sentence(error: RayError) -> str:
+    """Ray's own words are a page; the one line that says what happened is enough here."""
+    text = str(error)
+    if isinstance(error, RayActorError):
+        match = re.search(r"(?:Worker exit|exit) detail: ([^\n]*?\.)(?:\s|$)", text)
+        if match:
+            return match[1]
+    return text.splitlines()[0] if text else type(error).__name__
+
+
+def _grouped(ends: Sequence[RankEnd | RayError]) -> tuple[str, ...]:
+    """The errors by their text without its numbers: 63 ranks that lost one peer give one line."""
+    texts = [
+        f"{type(end).__name__}" if isinstance(end, RayError) else f"{end.exception}: {end.message}"
+        for end in ends
+    ]
+    counted = Counter(re.sub(r"\d+", "#", text.splitlines()[0]) for text in texts)
+    return tuple(
+        f"{count} x {text}" if count > 1 else text
+        for text, count in counted.most_common(COLLATERAL_MAX)
+    )
