@@ -30,7 +30,7 @@ def run(file: Path | None, resume: str | None, output: str) -> int:
     if (file is None) == (resume is None):
         raise BadInput("name a job file, or a job to --resume, not both", place="FILE")
     settings = read_settings()
-    spec = _read(file) if file is not None else None
+    spec = read_job(file) if file is not None else None
     door = ensure_server(settings)
     if resume is not None:
         job = door.status(resume)["job"]
@@ -50,7 +50,7 @@ def run(file: Path | None, resume: str | None, output: str) -> int:
 def submit(file: Path, wait: bool, dry_run: bool, key: str | None, output: str) -> int:
     """Put a job into the queue; a local service is started where STRATA_URL is not set."""
     settings = read_settings()
-    spec = _read(file)
+    spec = read_job(file)
     key = key or secrets.token_hex(16)  # before the first try, so that a second one is no other job
     door = ensure_server(settings)
     if dry_run:
@@ -77,7 +77,7 @@ def _say_submitted(door: ServerDoor, submitted: dict[str, Any]) -> None:
     click.echo(f"  watch it: strata status {short(job['id'])}", err=True)
 
 
-def _read(file: Path) -> dict[str, Any]:
+def read_job(file: Path) -> dict[str, Any]:
     """The job as JSON; checked here, where its lines are known."""
     from service.domain.specfile import read_spec
 

@@ -1,4 +1,4 @@
-"""What agents tell and are told: claims count once, absence is never an order, proof frees nodes."""
+"""What agents tell and are told: a claim counts once, absence orders nothing, proof frees."""
 
 import pytest
 
