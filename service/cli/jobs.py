@@ -18,6 +18,7 @@ from service.cli.render import (
     span,
     stage_row,
 )
+from service.domain.errors import NotFound
 from service.settings import read_settings
 
 STATES = (
@@ -44,8 +45,11 @@ def jobs(
     state: tuple[str, ...], queue: str | None, name: str | None, limit: int, output: str
 ) -> None:
     """List jobs, newest first."""
-    door = open_door(read_settings())
-    found = door.jobs(state=list(state) or None, queue=queue, name=name, limit=limit)
+    try:
+        door = open_door(read_settings())
+        found = door.jobs(state=list(state) or None, queue=queue, name=name, limit=limit)
+    except NotFound:
+        found = []  # nobody has submitted anything here
     if output == "json":
         print_json({"jobs": found})
         return

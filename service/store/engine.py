@@ -11,7 +11,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 from sqlalchemy.pool import StaticPool
 
-from service.domain.errors import BadInput, Unreachable
+from service.domain.errors import BadInput, NotFound, Unreachable
 from service.store.tables import EPOCH, MICROSECOND
 
 BUSY_SECONDS = 30.0  # SQLite's writers queue up; longer than any burst that the tests make
@@ -120,6 +120,10 @@ def _connected(engine: Engine) -> Iterator[Connection]:
                 f"the database does not answer: {str(error.orig).splitlines()[0]}",
                 remedy="is it running, and is STRATA_DATABASE_URL right?",
             ) from error
+        if _has_no_schema(error):
+            raise NotFound(
+                "the database has no schema yet", remedy="run `strata db upgrade`"
+            ) from error
         raise
     finally:
         if turn is not None:
@@ -133,6 +137,11 @@ def _is_unreachable(error: DBAPIError) -> bool:
         part in words
         for part in ("connection", "unable to open database file", "database is locked", "shutdown")
     )
+
+
+def _has_no_schema(error: DBAPIError) -> bool:
+    words = str(error.orig)
+    return "no such table" in words or ("relation" in words and "does not exist" in words)
 
 
 def database_now(connection: Connection) -> datetime:

@@ -21,8 +21,8 @@ def service(home: Home) -> None:
     rng = np.random.default_rng(0)
     np.savez(
         home.folder / "storage" / "wide.npz",
-        x=rng.normal(size=(64, 8)).astype(np.float32),
-        y=rng.integers(0, 3, size=64),
+        x=rng.normal(size=(256, 8)).astype(np.float32),
+        y=rng.integers(0, 3, size=256),
     )
 
 
