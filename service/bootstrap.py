@@ -1,37 +1,39 @@
-"""Wires everything: settings -> engine, store, bus, control, doors. Nobody else knows all rooms."""
+"""Wires everything: settings -> engine, store, bus, control, doors. Nobody else knows all rooms.
+
+What only a server needs is imported when one is built: `strata jobs` reads through here as well.
+"""
 
 import random
 import secrets
 import socket
 from dataclasses import dataclass
 from functools import partial
+from typing import TYPE_CHECKING
 
-from fastapi import FastAPI
 from sqlalchemy import Engine
 
 from service.bus.local_bus import LocalBus
 from service.control.clock import JobIds, SystemClock
 from service.control.files import Files
-from service.control.fleet import Fleet
-from service.control.ingest import Ingest
 from service.control.jobs import Jobs
-from service.control.loop import ControlLoop
 from service.domain.errors import BadInput
-from service.http.app import create_app
-from service.http.services import Services
 from service.settings import Settings
-from service.store import schema
 from service.store.engine import open_engine
 from service.store.store import Store
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+    from service.control.loop import ControlLoop
 
 
 @dataclass(frozen=True, slots=True)
 class Service:
     """A server that is ready to start."""
 
-    app: FastAPI
+    app: "FastAPI"
     store: Store
-    loop: ControlLoop
+    loop: "ControlLoop"
     engine: Engine
 
     def close(self) -> None:
@@ -47,6 +49,13 @@ def build(settings: Settings) -> Service:
         BadInput: the schema is not one that this release can work on.
         Unreachable: the database does not answer.
     """
+    from service.control.fleet import Fleet
+    from service.control.ingest import Ingest
+    from service.control.loop import ControlLoop
+    from service.http.app import create_app
+    from service.http.services import Services
+    from service.store import schema
+
     engine = open_engine(settings.database_url)
     _refuse_other_schema(engine)
     store, bus, clock = Store(engine), LocalBus(), SystemClock()
@@ -89,6 +98,8 @@ def _jobs(settings: Settings, store: Store, bus: LocalBus) -> Jobs:
 
 
 def _refuse_other_schema(engine: Engine) -> None:
+    from service.store import schema
+
     state = schema.check(engine)
     if not state.is_acceptable:
         raise BadInput(state.sentence, place="STRATA_DATABASE_URL")

@@ -4,11 +4,13 @@ All answers are plain JSON values in the shapes of the HTTP API.
 """
 
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from service.domain.errors import NotFound, Unreachable
-from service.http.client import Client
 from service.settings import Settings
+
+if TYPE_CHECKING:  # the way through the database needs no HTTP
+    from service.http.client import Client
 
 
 class Door(Protocol):
@@ -36,7 +38,7 @@ class Door(Protocol):
 class ServerDoor:
     """Through a server."""
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: "Client") -> None:
         self.client = client
 
     def jobs(self, **filters: Any) -> list[dict[str, Any]]:
@@ -161,9 +163,11 @@ def server_door(settings: Settings) -> ServerDoor:
     return ServerDoor(client)
 
 
-def find_client(settings: Settings) -> Client | None:
+def find_client(settings: Settings) -> "Client | None":
     """A client of STRATA_URL, or of the state folder's server if that runs."""
     if settings.url is not None:
+        from service.http.client import Client
+
         if settings.token is None:
             raise Unreachable("no token for STRATA_URL", remedy="set STRATA_TOKEN")
         return Client(settings.url, settings.token)
@@ -172,5 +176,7 @@ def find_client(settings: Settings) -> Client | None:
     server = living(settings.home, "server")
     if server is None:
         return None
+    from service.http.client import Client
+
     token = (settings.home / "token").read_text().strip()
     return Client(server["url"], token)

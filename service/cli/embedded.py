@@ -53,6 +53,9 @@ def serve(settings: Settings, *, ends_when_idle: bool) -> None:
         Path(settings.storage_url).mkdir(parents=True, exist_ok=True)
         service = build(settings)
         _ensure_tokens(settings.home, service)
+        if processes.living(settings.home, "agent") is None:
+            with service.store.write() as tx:
+                tx.set_agent_silent(AGENT)  # the nodes that it told of are not there any more
         listener = _listen(settings.home, service)
         url = f"http://{HOST}:{listener.getsockname()[1]}"
         service.loop.start()

@@ -55,7 +55,9 @@ def _ready_door(settings: Settings) -> ServerDoor | None:
         client = find_client(settings)
         if client is None or processes.living(settings.home, "agent") is None:
             return None
-        return ServerDoor(client) if client.get("/v1/nodes")["nodes"] else None
+        found = client.get("/v1/nodes")
+        is_silent = all(agent["is_silent"] for agent in found["agents"])
+        return ServerDoor(client) if found["nodes"] and not is_silent else None
     except (Refusal, OSError):
         return None
 

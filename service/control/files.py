@@ -1,9 +1,7 @@
 """What the service reads of storage: logs, checkpoints to verify, and whether data is there."""
 
 from collections.abc import Iterable
-
-import fsspec
-from fsspec.core import url_to_fs
+from typing import TYPE_CHECKING
 
 from service.control.ports import Telemetry
 from service.control.views import LogPart, Verified
@@ -11,6 +9,9 @@ from service.domain.errors import BadInput, NotFound, Unreachable
 from service.domain.records import Checkpoint, Job
 from workers.contract.manifest import CheckpointDamaged, verify
 from workers.contract.paths import join, log_folder, resolve_data
+
+if TYPE_CHECKING:  # fsspec is imported where a file is read: most commands read none
+    from fsspec import AbstractFileSystem
 
 READ_BYTES = 1 << 20
 LOG_BYTES_MAX = 1 << 20  # one answer; the reader asks again with the cursor
@@ -27,6 +28,8 @@ def data_place(path: str, storage_url: str, data_roots: tuple[str, ...]) -> str:
             remedy="put the data below it and write the path from there, "
             "or name its folder in STRATA_DATA_ROOTS",
         )
+    from fsspec.core import url_to_fs
+
     try:
         files, inside = url_to_fs(place)
         is_there = files.exists(inside)
@@ -90,7 +93,9 @@ class Files:
                 break
         return LogPart(job.id, number, who, "".join(text), cursor)
 
-    def _opened(self, path: str) -> tuple[fsspec.AbstractFileSystem, str]:
+    def _opened(self, path: str) -> "tuple[AbstractFileSystem, str]":
+        from fsspec.core import url_to_fs
+
         try:
             files, inside = url_to_fs(join(self._storage_url, path))
         except (OSError, ValueError, ImportError) as error:

@@ -59,7 +59,7 @@ class Fleet:
             self._bus.wake("queue")
         nodes = frozenset(node.node_id for node in sync.nodes)
         for gang in sync.gangs:
-            if gang.state is GangState.ABSENT:
+            if gang.state in (GangState.ABSENT, GangState.UNBORN):
                 self._absent(name, gang, nodes)
         return self._answer(name, revision)
 
@@ -93,7 +93,7 @@ class Fleet:
                 return  # not this agent's, or nobody has claimed it
             if attempt.state is AttemptState.GONE:
                 return
-            if not self._is_proof(attempt, nodes):
+            if gang.state is GangState.ABSENT and not self._is_proof(attempt, nodes):
                 return
             try:
                 self._bury(attempt, gang, nodes)

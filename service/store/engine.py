@@ -1,5 +1,7 @@
 """Opens the database: SQLite or PostgreSQL, with the settings that our promises rest on."""
 
+import json
+import math
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -8,15 +10,24 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
+from sqlalchemy.exc import (
+    ArgumentError,
+    DataError,
+    DBAPIError,
+    NoSuchModuleError,
+    OperationalError,
+)
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.pool import StaticPool
 
-from service.domain.errors import BadInput, NotFound, Unreachable
+from service.domain.errors import BadInput, NotFound, Refusal, Unreachable
 from service.store.tables import EPOCH, MICROSECOND
 
 BUSY_SECONDS = 30.0  # SQLite's writers queue up; longer than any burst that the tests make
 IDLE_TRANSACTION_SECONDS = 5  # a frozen server must not keep its locks from its heir
 CONNECT_SECONDS = 5
+AWAY_WORDS = ("connection", "unable to open", "database is locked", "shutdown", "starting up")
+"""How the drivers say that there was no connection to be had, or that it broke."""
 
 
 def system_now() -> datetime:
@@ -53,6 +64,7 @@ def _open_sqlite(url: str, now: Callable[[], datetime]) -> Engine:
     in_memory = make_url(url).database in (None, "", ":memory:")
     engine = create_engine(
         url,
+        json_serializer=json_text,
         connect_args={"check_same_thread": False, "timeout": BUSY_SECONDS},
         **({"poolclass": StaticPool} if in_memory else {"pool_size": 20}),
     )
@@ -73,6 +85,7 @@ def _open_sqlite(url: str, now: Callable[[], datetime]) -> Engine:
 def _open_postgres(url: Any) -> Engine:
     return create_engine(
         url,
+        json_serializer=json_text,
         pool_pre_ping=True,
         connect_args={
             "connect_timeout": CONNECT_SECONDS,
@@ -80,6 +93,22 @@ def _open_postgres(url: Any) -> Engine:
             "-c synchronous_commit=on",
         },
     )
+
+
+def json_text(value: Any) -> str:
+    """JSON as the standard has it: a diverged net's NaN and infinities travel as strings."""
+    try:
+        return json.dumps(value, allow_nan=False)
+    except ValueError:
+        return json.dumps(_without_infinities(value), allow_nan=False)
+
+
+def _without_infinities(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_infinities(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_infinities(one) for one in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 @contextmanager
@@ -115,33 +144,31 @@ def _connected(engine: Engine) -> Iterator[Connection]:
         with engine.connect() as connection:
             yield connection
     except DBAPIError as error:
-        if error.connection_invalidated or _is_unreachable(error):
-            raise Unreachable(
-                f"the database does not answer: {str(error.orig).splitlines()[0]}",
-                remedy="is it running, and is STRATA_DATABASE_URL right?",
-            ) from error
-        if _has_no_schema(error):
-            raise NotFound(
-                "the database has no schema yet", remedy="run `strata db upgrade`"
-            ) from error
-        raise
+        refusal = _refusal(error)
+        if refusal is None:
+            raise
+        raise refusal from error
+    except PoolTimeout as error:
+        raise Unreachable("all connections to the database are busy") from error
     finally:
         if turn is not None:
             turn.release()
 
 
-def _is_unreachable(error: DBAPIError) -> bool:
-    """True where there was no connection to be had, or it broke."""
+def _refusal(error: DBAPIError) -> Refusal | None:
+    """What is not our own mistake, as a sentence; None for everything else."""
     words = str(error.orig)
-    return any(
-        part in words
-        for part in ("connection", "unable to open database file", "database is locked", "shutdown")
-    )
-
-
-def _has_no_schema(error: DBAPIError) -> bool:
-    words = str(error.orig)
-    return "no such table" in words or ("relation" in words and "does not exist" in words)
+    if "no such table" in words or ("relation" in words and "does not exist" in words):
+        return NotFound("the database has no schema yet", remedy="run `strata db upgrade`")
+    is_away = isinstance(error, OperationalError) and any(part in words for part in AWAY_WORDS)
+    if error.connection_invalidated or is_away:
+        return Unreachable(
+            f"the database does not answer: {words.splitlines()[0]}",
+            remedy="is it running, and is STRATA_DATABASE_URL right?",
+        )
+    if isinstance(error, DataError):  # longer than its column, or a number beyond 64 bits
+        return BadInput(f"the database can't hold a value: {words.splitlines()[0]}")
+    return None
 
 
 def database_now(connection: Connection) -> datetime:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection, Engine, func, inspect, select, text
 
-from service.store.engine import writing
+from service.domain.errors import BadInput
+from service.store.engine import reading, writing
 from service.store.tables import schema_release
 
 if TYPE_CHECKING:  # Alembic takes 0.1 s to import: only where a schema is looked at
@@ -27,14 +28,18 @@ class SchemaState:
 
 
 def check(engine: Engine) -> SchemaState:
-    """Compare the schema; acceptable are our own, and one that is a single release newer."""
+    """Compare the schema; acceptable are our own, and one that is a single release newer.
+
+    Raises:
+        Unreachable: the database does not answer.
+    """
     from alembic.runtime.migration import MigrationContext
     from alembic.script import ScriptDirectory
 
     scripts = ScriptDirectory.from_config(_config())
     head = scripts.get_current_head()
     assert head is not None
-    with engine.connect() as connection:
+    with reading(engine) as connection:
         current = MigrationContext.configure(connection).get_current_revision()
         release = _release(connection)
     if current == head:
@@ -57,9 +62,17 @@ def _refused(current: str | None, head: str, sentence: str) -> SchemaState:
 
 
 def upgrade(engine: Engine, revision: str = "head") -> None:
-    """Bring the schema up to date; two at once are safe, the second finds it done."""
+    """Bring the schema up to date; two at once are safe, the second finds it done.
+
+    Raises:
+        BadInput: the schema is newer than this release knows.
+        Unreachable: the database does not answer.
+    """
     from alembic import command
 
+    state = check(engine)
+    if state.is_newer:
+        raise BadInput(state.sentence, place="STRATA_DATABASE_URL")
     with _migrating(engine) as config:
         command.upgrade(config, revision)
 

@@ -10,7 +10,7 @@ import secrets
 import signal
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -97,7 +97,7 @@ class Agent:
         self._lock = threading.Lock()  # one answer is carried out at a time
         self._revision = 0
         self._wanted: dict[GangKey, GangWanted] = {}
-        self._causes: dict[GangKey, str] = {}
+        self._unborn: dict[GangKey, str] = {}  # claimed and not started, with the reason
         self._pruned: list[CheckpointPath] = []
         self._fingerprint = ""
         self._stopping = threading.Event()
@@ -161,9 +161,12 @@ class Agent:
         alive = gangs.living()
         with self._lock:
             claimed = [key for key, one in self._wanted.items() if not one.unclaimed]
-        return {
-            key: GangState.ALIVE if key in alive else GangState.ABSENT for key in sorted(claimed)
-        }
+        return {key: self._state(key, alive) for key in sorted(claimed)}
+
+    def _state(self, key: GangKey, alive: Container[GangKey]) -> GangState:
+        if key in self._unborn:
+            return GangState.UNBORN
+        return GangState.ALIVE if key in alive else GangState.ABSENT
 
     def _seen(self) -> tuple[GangSeen, ...]:
         return tuple(
@@ -171,7 +174,7 @@ class Agent:
                 job_id=key.job_id,
                 attempt=key.attempt,
                 state=state,
-                cause=self._causes.get(key, ""),
+                cause=self._unborn.get(key, ""),
             )
             for key, state in self._states().items()
         )
@@ -184,7 +187,7 @@ class Agent:
         told = set(sync.pruned)
         self._pruned = [path for path in self._pruned if path not in told]
         self._wanted = {GangKey(one.job_id, one.attempt): one for one in answer.gangs}
-        self._causes = {key: said for key, said in self._causes.items() if key in self._wanted}
+        self._unborn = {key: why for key, why in self._unborn.items() if key in self._wanted}
         for key, one in list(self._wanted.items()):
             if one.unclaimed:
                 self._launch(key)
@@ -212,12 +215,15 @@ class Agent:
         except (Away, Refused, ValueError) as trouble:
             log.warning("attempt %d of %s is not ours: %s", key.attempt, key.job_id, trouble)
             return
+        missing = {rank.node_id for rank in launch.ranks} - {node.node_id for node in self._nodes}
         try:
+            if missing:
+                raise LookupError(f"its nodes {', '.join(sorted(missing))} are gone")
             gangs.start(launch, self._client.urls, token, self._settings.entry)
+            log.info("started attempt %d of %s", key.attempt, key.job_id)
         except Exception as error:  # whatever Ray or the plan has; the service is told
             log.exception("attempt %d of %s was not started", key.attempt, key.job_id)
-            self._causes[key] = f"the driver can't be started: {error!r}"
-        log.info("started attempt %d of %s", key.attempt, key.job_id)
+            self._unborn[key] = f"it can't be started: {error}"
         self._wanted[key] = GangWanted(job_id=key.job_id, attempt=key.attempt, unclaimed=False)
 
 

@@ -23,6 +23,7 @@ class GangState(StrEnum):
 
     ALIVE = "alive"  # its driver or one of its ranks lives
     ABSENT = "absent"  # proof: neither its driver nor any rank lives
+    UNBORN = "unborn"  # this agent claimed it, but could not start it: nothing of it ever lived
 
 
 class GangSeen(Message):

@@ -19,11 +19,14 @@ JobId = NewType("JobId", str)
 class Written(BaseModel):
     """Something that people write: frozen, and unknown keys are refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    # Models are built when they are first used: a command that lists jobs uses few of them.
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, defer_build=True)
 
 
 class Message(BaseModel):
     """Something that the halves say to each other: frozen, and unknown keys are ignored."""
 
     # A diverged net measures infinities; JSON has no number for them, so they travel as strings.
-    model_config = ConfigDict(frozen=True, extra="ignore", ser_json_inf_nan="strings")
+    model_config = ConfigDict(
+        frozen=True, extra="ignore", ser_json_inf_nan="strings", defer_build=True
+    )
