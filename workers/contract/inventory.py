@@ -42,7 +42,7 @@ class CheckpointPath(Message):
     path: str
 
 
-class Sync(Message):
+class Sync(Message, defer_build=False):  # FastAPI looks inside at once
     """POST /v1/agents/{name}/sync: everything the agent sees, whole, each time."""
 
     version: int = CONTRACT_VERSION

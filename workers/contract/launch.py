@@ -47,7 +47,7 @@ class LaunchSpec(Message):
         return len(self.ranks)
 
 
-class Claim(Message):
+class Claim(Message, defer_build=False):  # FastAPI looks inside at once
     """POST /v1/agents/{name}/claims: an agent takes a reserved attempt, once."""
 
     version: int = CONTRACT_VERSION

@@ -147,7 +147,7 @@ class Fact(Message):
     body: FactBody
 
 
-class Report(Message):
+class Report(Message, defer_build=False):  # FastAPI looks inside at once
     """POST /v1/attempts/{job_id}/{attempt}/reports; without facts it is a heartbeat."""
 
     version: int = CONTRACT_VERSION

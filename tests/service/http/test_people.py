@@ -1,0 +1,135 @@
+"""The routes for people: a job's whole course, and refusals in one shape."""
+
+from typing import Any
+
+import pytest
+
+from tests.service.http.conftest import SPEC, Doors
+
+STARTED = {"fact": "gang_started", "world_size": 2}
+STAGE = {
+    "fact": "stage_started",
+    "index": 0,
+    "count": 1,
+    "name": "finetune",
+    "kind": "finetune",
+    "epochs": 3,
+    "steps_per_epoch": 14,
+}
+PROGRESS = {
+    "fact": "progress",
+    "stage_index": 0,
+    "epoch": 1,
+    "stage_step": 14,
+    "step": 14,
+    "loss": 2.25,
+    "lr": 0.1,
+    "samples": 1400,
+    "samples_per_second": 5000.0,
+    "step_seconds": 0.02,
+    "data_wait_seconds": 0.001,
+    "eta_seconds": 3.0,
+}
+ENDED = {
+    "fact": "ended",
+    "outcome": {"result": "succeeded", "metrics": {"test_error": 2.5}, "seconds": 9.0},
+}
+
+
+def test_a_job_is_submitted_watched_and_done(doors: Doors) -> None:
+    job = doors.running()
+    assert doors.report(job, STARTED, STAGE, PROGRESS).json()["held"] == 3
+    status = doors.get(f"/v1/jobs/{job['id'][-8:]}", "viewer").json()
+    assert status["job"]["state"] == "running"
+    assert status["latest"]["progress"]["loss"] == 2.25
+    assert [stage["name"] for stage in status["stages"]] == ["finetune"]
+    doors.report(job, ENDED, first=4)
+    status = doors.get(f"/v1/jobs/{job['id']}").json()
+    assert (status["job"]["state"], status["job"]["metrics"]) == ("succeeded", {"test_error": 2.5})
+    moves = [event["move"] for event in doors.get("/v1/jobs/@latest/events").json()["events"]]
+    assert moves == ["submit", "reserve", "reserve", "claim", "start", "stop", "succeed"]
+    curve = doors.get("/v1/jobs/@latest/metrics").json()["measurements"]
+    assert [line["progress"]["step"] for line in curve] == [14]
+
+
+def test_the_same_key_gives_the_same_job_and_another_spec_a_conflict(doors: Doors) -> None:
+    first = doors.post("/v1/jobs", {"spec": SPEC, "key": "one"})
+    again = doors.post("/v1/jobs", {"spec": SPEC, "key": "one"})
+    assert (first.status_code, again.status_code) == (201, 200)
+    assert again.json()["job"]["id"] == first.json()["job"]["id"]
+    other = doors.post("/v1/jobs", {"spec": {**SPEC, "seed": 1}, "key": "one"})
+    assert other.status_code == 409
+    assert len(doors.get("/v1/jobs").json()["jobs"]) == 1
+
+
+def test_a_dry_run_stores_nothing(doors: Doors) -> None:
+    answer = doors.post("/v1/jobs/dry-run", {"spec": SPEC}).json()
+    assert (answer["starts"], answer["reason"]) == (False, "no_nodes")
+    doors.sync()
+    assert doors.post("/v1/jobs/dry-run", {"spec": SPEC}).json()["starts"]
+    assert doors.get("/v1/jobs").json() == {"jobs": []}
+
+
+def test_jobs_are_filtered_and_paged(doors: Doors) -> None:
+    ids = [doors.submit(f"k{n}", name=f"job-{n}")["id"] for n in range(5)]
+    page = doors.get("/v1/jobs", limit=2).json()["jobs"]
+    assert [job["id"] for job in page] == ids[:-3:-1]
+    rest = doors.get("/v1/jobs", limit=10, before=page[-1]["seq"]).json()["jobs"]
+    assert [job["id"] for job in rest] == ids[2::-1]
+    doors.post(f"/v1/jobs/{ids[0]}/cancel")
+    found = doors.get("/v1/jobs", state="cancelled").json()["jobs"]
+    assert [job["id"] for job in found] == [ids[0]]
+    assert [j["id"] for j in doors.get("/v1/jobs", name="job-3").json()["jobs"]] == [ids[3]]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "status", "code", "place"),
+    [
+        ("POST", "/v1/jobs", {"spec": {**SPEC, "sed": 1}, "key": "k"}, 422, "bad_input", "sed"),
+        ("POST", "/v1/jobs", {"spec": SPEC}, 422, "bad_input", "body.key"),
+        ("POST", "/v1/jobs", {"spec": SPEC, "key": ""}, 422, "bad_input", "body.key"),
+        ("GET", "/v1/jobs?limit=0", None, 422, "bad_input", "query.limit"),
+        ("GET", "/v1/jobs?state=nowhere", None, 422, "bad_input", "query.state.0"),
+        ("GET", "/v1/jobs/ffffffff", None, 404, "not_found", ""),
+        ("GET", "/v1/nowhere", None, 404, "not_found", ""),
+        ("DELETE", "/v1/jobs", None, 405, "bad_input", ""),
+        ("POST", "/v1/jobs/ffffffff/cancel", None, 404, "not_found", ""),
+    ],
+)
+def test_refusals_have_one_shape(
+    doors: Doors, method: str, path: str, body: Any, status: int, code: str, place: str
+) -> None:
+    answer = doors.http.request(method, path, json=body, headers=doors.headers("admin"))
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    problem = answer.json()
+    assert (problem["status"], problem["code"], problem["place"]) == (status, code, place)
+    assert problem["sentence"] in problem["detail"]
+    assert "\n" not in problem["detail"]
+    assert doors.get("/v1/jobs").json() == {"jobs": []}
+
+
+def test_a_body_beyond_the_limit_is_refused_unread(doors: Doors) -> None:
+    answer = doors.http.post("/v1/jobs", content=b"x" * (5 << 20), headers=doors.headers("admin"))
+    assert answer.status_code == 413
+
+
+def test_an_unexpected_error_shows_a_number_and_not_its_insides(
+    doors: Doors, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("the secret is 42")
+
+    monkeypatch.setattr(type(doors.service.store), "agents", broken)
+    answer = doors.get("/v1/nodes")
+    assert answer.status_code == 500
+    assert "42" not in answer.text
+    assert "its log says why under" in answer.json()["detail"]
+
+
+def test_a_held_job_is_released_and_a_final_one_is_not_cancelled(doors: Doors) -> None:
+    job = doors.submit()
+    assert doors.post(f"/v1/jobs/{job['id']}/hold").json()["state"] == "held"
+    assert doors.post(f"/v1/jobs/{job['id']}/release").json()["state"] == "queued"
+    assert doors.post(f"/v1/jobs/{job['id']}/cancel").json()["state"] == "cancelled"
+    assert doors.post(f"/v1/jobs/{job['id']}/cancel").status_code == 409
