@@ -5,7 +5,7 @@ import threading
 import time
 from datetime import UTC, datetime
 
-from workers.contract.wire import JobId
+from workers.contract.wire import JobId, uuid7
 
 
 class SystemClock:
@@ -21,7 +21,7 @@ class SystemClock:
 
 
 class JobIds:
-    """Makes UUIDv7 (RFC 9562): 48 bits of milliseconds, then random; later ones sort later."""
+    """Makes ids of which later ones sort later."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -32,8 +32,4 @@ class JobIds:
         with self._lock:
             now_ms = max(time.time_ns() // 1_000_000, self._last_ms + 1)
             self._last_ms = now_ms
-        value = (now_ms << 80) | secrets.randbits(80)
-        value = value & ~(0xF << 76) | (0x7 << 76)  # version 7
-        value = value & ~(0x3 << 62) | (0x2 << 62)  # the RFC's variant
-        text = f"{value:032x}"
-        return JobId(f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}")
+        return JobId(uuid7(now_ms, secrets.randbits(80)))

@@ -30,6 +30,7 @@ from workers.contract.inventory import (
     SyncAnswer,
 )
 from workers.contract.launch import Claim
+from workers.contract.wire import uuid7
 from workers.gang.rank import TRAIN
 from workers.gang.ray_gang import NAMESPACE
 
@@ -93,7 +94,8 @@ class Agent:
         self._settings = settings
         self._client = ServiceClient(settings.name, settings.service_urls, settings.token)
         self._cluster_id = ray.get_runtime_context().get_session_name()
-        self._boot_id = _boot_id()
+        # A newer boot's id sorts after an older one's.
+        self._boot_id = uuid7(time.time_ns() // 1_000_000, secrets.randbits(80))
         self._lock = threading.Lock()  # one answer is carried out at a time
         self._revision = 0
         self._wanted: dict[GangKey, GangWanted] = {}
@@ -225,12 +227,3 @@ class Agent:
             log.exception("attempt %d of %s was not started", key.attempt, key.job_id)
             self._unborn[key] = f"it can't be started: {error}"
         self._wanted[key] = GangWanted(job_id=key.job_id, attempt=key.attempt, unclaimed=False)
-
-
-def _boot_id() -> str:
-    """A UUIDv7's text: a newer boot's sorts after an older one's."""
-    value = (time.time_ns() // 1_000_000 << 80) | secrets.randbits(80)
-    value = value & ~(0xF << 76) | (0x7 << 76)
-    value = value & ~(0x3 << 62) | (0x2 << 62)
-    text = f"{value:032x}"
-    return "-".join((text[:8], text[8:12], text[12:16], text[16:20], text[20:]))

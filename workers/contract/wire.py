@@ -16,6 +16,15 @@ JobId = NewType("JobId", str)
 """A UUIDv7 in its canonical text form; sorts by time of submission."""
 
 
+def uuid7(now_ms: int, random_bits: int) -> str:
+    """A UUIDv7 (RFC 9562) in its text form: 48 bits of milliseconds, then 74 random ones."""
+    value = (now_ms << 80) | (random_bits & ((1 << 80) - 1))
+    value = value & ~(0xF << 76) | (0x7 << 76)  # the version
+    value = value & ~(0x3 << 62) | (0x2 << 62)  # the RFC's variant
+    text = f"{value:032x}"
+    return "-".join((text[:8], text[8:12], text[12:16], text[16:20], text[20:]))
+
+
 class Written(BaseModel):
     """Something that people write: frozen, and unknown keys are refused."""
 
