@@ -2,7 +2,6 @@
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from service.domain.spec import JobSpec
 from service.store.engine import open_engine
 from service.store.store import Store
 from service.store.tables import metadata
+from tests.clock import ManualClock
 from workers.contract.inventory import CheckpointPath, GangSeen, GangState, NodeSeen, Sync
 from workers.contract.inventory import SyncAnswer as Answer
 from workers.contract.launch import Claim, LaunchSpec
@@ -39,7 +39,6 @@ from workers.contract.reports import (
 )
 from workers.contract.wire import JobId
 
-BEGAN_AT = datetime(2026, 11, 1, tzinfo=UTC)
 NODES = (
     NodeSeen(node_id="n1", host="h1", cpus=4, gpus=0),
     NodeSeen(node_id="n2", host="h2", cpus=4, gpus=0),
@@ -49,22 +48,6 @@ SPEC: dict[str, Any] = {
     "data": {"source": "digits"},
     "model": {"kind": "mlp", "hidden": [8]},
 }
-
-
-class ManualClock:
-    """Stands still until it is moved."""
-
-    def __init__(self) -> None:
-        self._passed = timedelta()
-
-    def now(self) -> datetime:
-        return BEGAN_AT + self._passed
-
-    def monotonic(self) -> float:
-        return self._passed.total_seconds()
-
-    def advance(self, seconds: float) -> None:
-        self._passed += timedelta(seconds=seconds)
 
 
 class WatchedBus(LocalBus):

@@ -190,6 +190,16 @@ def test_on_a_lost_node_a_rank_may_live_on_for_a_while_so_proof_takes_a_minute(
     assert house.attempt(job).failure is FailureKind.NODE_LOST
 
 
+def test_what_never_lived_needs_no_proof(house: House) -> None:
+    job = house.starting()
+    there = {rank.node_id for rank in house.attempt(job).ranks}
+    rest = [node for node in NODES if node.node_id not in there]
+    unborn = GangSeen(job_id=job.id, attempt=1, state=GangState.UNBORN, cause="no such node")
+    house.sync(unborn, nodes=rest)
+    assert house.attempt(job).state is AttemptState.GONE
+    assert house.job(job).reason_text.endswith("no such node")
+
+
 def test_of_a_cluster_that_was_replaced_nothing_is_left_after_a_minute(house: House) -> None:
     job = house.running()
     other = [node.model_copy(update={"node_id": f"new-{node.node_id}"}) for node in NODES]
