@@ -85,7 +85,8 @@ class Files:
         except FileNotFoundError:
             names = []
         text, size = [], 0
-        for name in [name for name in names if name > cursor][:LOG_CHUNKS_MAX]:
+        names = [name for name in names if name > cursor and not name.startswith(".")]
+        for name in names[:LOG_CHUNKS_MAX]:
             chunk = files.cat_file(f"{folder}/{name}")
             text.append(chunk.decode(errors="replace"))
             cursor, size = name, size + len(chunk)

@@ -24,6 +24,7 @@ from workers.contract.reports import (
     StageEnded,
     StageStarted,
     StopOrder,
+    Unknown,
 )
 
 STALE_TRIES = 10  # as often as two writers can cross each other in a row before it is an error
@@ -121,6 +122,8 @@ class _Taking:
                 tx.notice(job_id, number, ACTOR, fact.body.code, fact.body.sentence)
             case Ended():
                 self._end(tx, fact.body.outcome)
+            case Unknown():
+                tx.notice(job_id, number, "service", "unknown_fact", fact.body.fact)
 
     def _checkpoint(self, tx: Writes, fact: Fact, written: CheckpointWritten) -> None:
         """Make it the current one; its path will be read and deleted, so it must be the job's."""

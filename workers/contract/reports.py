@@ -139,12 +139,18 @@ FactBody = Annotated[
 ]
 
 
+class Unknown(Message):
+    """A fact that this side does not understand: a newer gang's; it is counted, not kept."""
+
+    fact: str
+
+
 class Fact(Message):
     """One fact with its place in the attempt's order."""
 
     seq: int = Field(ge=1)
     at: AwareDatetime
-    body: FactBody
+    body: Annotated[FactBody | Unknown, Field(union_mode="left_to_right")]
 
 
 class Report(Message, defer_build=False):  # FastAPI looks inside at once

@@ -6,8 +6,10 @@ import sys
 import threading
 import time
 from datetime import UTC, datetime
+from pathlib import Path
 
 from fsspec.core import url_to_fs
+from fsspec.implementations.local import LocalFileSystem
 
 from workers.contract.paths import join, log_folder
 from workers.contract.wire import JobId
@@ -58,9 +60,18 @@ class LogChunks:
         self._chunk += 1
         try:
             self._files.makedirs(self._folder, exist_ok=True)
-            self._files.pipe_file(f"{self._folder}/{self._chunk:06d}.log", content)
+            self._put(f"{self._chunk:06d}.log", content)
         except Exception as error:  # noqa: BLE001  # any storage's own errors
             print(f"a log chunk is lost: {error!r}", file=sys.__stderr__)
+
+    def _put(self, name: str, content: bytes) -> None:
+        """Write a chunk so that a reader sees it whole or not at all, as on object stores."""
+        if not isinstance(self._files, LocalFileSystem):
+            self._files.pipe_file(f"{self._folder}/{name}", content)
+            return
+        beside = Path(self._folder) / f".{name}"  # readers pass over hidden names
+        beside.write_bytes(content)
+        beside.replace(Path(self._folder) / name)
 
     def close(self) -> None:
         """Write the rest."""

@@ -32,6 +32,7 @@ from workers.contract.reports import (
     StageKind,
     StageStarted,
     StopOrder,
+    Unknown,
 )
 from workers.contract.wire import JobId, Message
 
@@ -131,6 +132,7 @@ EXAMPLES: tuple[Message, ...] = (
     OUTCOME,
     *FACTS,
     FACT,
+    Unknown(fact="from_the_future"),
     RANK,
     DEADLINES,
     ORDER,
