@@ -1,0 +1,43 @@
+"""A gang hangs when nobody takes a step for too long, and only while it trains."""
+
+import pytest
+
+from workers.contract.launch import Deadlines
+from workers.gang.watchdog import Watchdog
+
+TRAIN = ["train", "train"]
+
+
+@pytest.fixture
+def dog() -> Watchdog:
+    return Watchdog(Deadlines(hang_seconds_min=30.0, hang_step_factor=5.0))
+
+
+def test_steps_that_move_are_no_hang(dog: Watchdog) -> None:
+    assert all(dog.look([n, n], TRAIN, 20.0 * n) is None for n in range(50))
+
+
+def test_a_hang_names_the_rank_that_lags(dog: Watchdog) -> None:
+    dog.look([7, 6], TRAIN, 0.0)
+    assert dog.look([7, 6], TRAIN, 30.0) is None
+    hang = dog.look([7, 6], TRAIN, 30.1)
+    assert hang is not None
+    assert hang.rank == 1
+    assert "rank 1 lags behind" in hang.sentence
+
+
+def test_slow_steps_have_a_longer_limit(dog: Watchdog) -> None:
+    for n in range(5):
+        dog.look([n, n], TRAIN, 20.0 * n)
+    assert dog.look([4, 4], TRAIN, 80.0 + 99.0) is None
+    hang = dog.look([4, 4], TRAIN, 80.0 + 101.0)
+    assert hang is not None
+    assert hang.limit_seconds == 100.0
+
+
+@pytest.mark.parametrize("phase", ["evaluate", "checkpoint", "setup"])
+def test_other_phases_rest_the_clock(dog: Watchdog, phase: str) -> None:
+    dog.look([7, 7], TRAIN, 0.0)
+    assert dog.look([7, 7], ["train", phase], 1000.0) is None
+    assert dog.look([7, 7], TRAIN, 1001.0) is None
+    assert dog.look([7, 7], TRAIN, 1032.0) is not None
