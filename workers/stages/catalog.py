@@ -185,6 +185,6 @@ def _check_probabilities(inputs: Inputs, method: DenoisingAutoencoder | Rbm) -> 
         if isinstance(method, DenoisingAutoencoder):
             mending += ", or pretraining.reconstruction_loss: mse"
         raise ConfigFailure(
-            f"data.scale: {method.method} reads its inputs as probabilities, but the training part "
-            f"goes from {low:g} to {high:g}; {mending}"
+            f"data.scale: {method.method} reads its inputs as probabilities in [0, 1], but the "
+            f"training part goes from {low:g} to {high:g}; {mending}"
         )

@@ -40,7 +40,9 @@ def test_there_is_an_example_of_every_message() -> None:
     for module in pkgutil.iter_modules(workers.contract.__path__):
         importlib.import_module(f"workers.contract.{module.name}")
 
-    known = {kind for kind in Message.__subclasses__() if kind.__module__.startswith("workers.")}
+    known = {
+        kind for kind in Message.__subclasses__() if kind.__module__.startswith("workers.contract.")
+    }
 
     assert {type(example) for example in EXAMPLES} == known
 
