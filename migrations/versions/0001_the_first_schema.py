@@ -149,7 +149,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_checkpoints")),
         sa.UniqueConstraint("path", name=op.f("uq_checkpoints_path")),
     )
-    op.create_index("ix_checkpoints_job_id_step", "checkpoints", ["job_id", "step"])
+    op.create_index("ix_checkpoints_job_id_id", "checkpoints", ["job_id", "id"])
 
     op.create_table(
         "events",
@@ -234,7 +234,7 @@ def downgrade() -> None:
     op.drop_index("ix_events_job_id_id", "events")
 
     op.drop_table("events")
-    op.drop_index("ix_checkpoints_job_id_step", "checkpoints")
+    op.drop_index("ix_checkpoints_job_id_id", "checkpoints")
 
     op.drop_table("checkpoints")
     op.drop_index(

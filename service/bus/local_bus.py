@@ -10,26 +10,26 @@ class LocalBus:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._listeners: defaultdict[str, list[Callable[[], None]]] = defaultdict(list)
+        self._listeners: defaultdict[str, dict[object, Callable[[], None]]] = defaultdict(dict)
 
     def wake(self, topic: str) -> None:
         """Call everyone who listens to the topic."""
         with self._lock:
-            listeners = list(self._listeners.get(topic, ()))
-        for on_wake in listeners:
+            listeners = list(self._listeners.get(topic, {}).values())
+        for on_wake in listeners:  # without the lock: they may listen, leave and wake themselves
             on_wake()
 
     def listen(self, topic: str, on_wake: Callable[[], None]) -> Callable[[], None]:
         """Call `on_wake` at each wake-up of the topic; return what ends it."""
+        listening = object()  # the same `on_wake` may listen twice
         with self._lock:
-            self._listeners[topic].append(on_wake)
+            self._listeners[topic][listening] = on_wake
 
         def leave() -> None:
             with self._lock:
-                remaining = [one for one in self._listeners[topic] if one is not on_wake]
-                if remaining:
-                    self._listeners[topic] = remaining
-                else:
-                    del self._listeners[topic]
+                listeners = self._listeners.get(topic, {})
+                listeners.pop(listening, None)
+                if not listeners:  # topics are as many as jobs: none is kept for nobody
+                    self._listeners.pop(topic, None)
 
         return leave

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from sqlalchemy import delete, insert, select, update
+from sqlalchemy.exc import IntegrityError
 
 from service.domain.errors import Conflict, Stale
 from service.domain.job import AttemptState
@@ -13,7 +14,6 @@ from service.store.tables import (
     agents,
     attempts,
     checkpoints,
-    jobs,
     measurements,
     nodes,
     stages,
@@ -31,15 +31,14 @@ class FactWrites(MoveWrites):
 
     def hold_facts(self, attempt: Attempt, up_to: int) -> None:
         """Move the watermark, if the attempt is the job's newest and not GONE."""
-        newest = select(jobs.c.attempt).where(jobs.c.id == attempt.job_id).scalar_subquery()
+        newest = self._lock(attempt.job_id)  # no newer one can be reserved until we commit
         done = self._connection.execute(
             update(attempts)
             .where(attempts.c.job_id == attempt.job_id, attempts.c.number == attempt.number)
             .where(attempts.c.held == attempt.held, attempts.c.state != AttemptState.GONE)
-            .where(attempts.c.number == newest)
             .values(held=up_to, heard_at=self.now())
         )
-        if done.rowcount != 1:
+        if done.rowcount != 1 or attempt.number != newest:
             raise Stale(f"attempt {attempt.number} of {attempt.job_id} moved on")
 
     def mark_progress(self, job_id: JobId, attempt: int) -> None:
@@ -136,7 +135,7 @@ class FactWrites(MoveWrites):
         kept = (
             select(checkpoints.c.id)
             .where(checkpoints.c.job_id == job_id)
-            .order_by(checkpoints.c.step.desc(), checkpoints.c.id.desc())
+            .order_by(checkpoints.c.id.desc())  # not by step: after a fall-back that goes back
             .limit(keep_last)
         )
         self._connection.execute(
@@ -161,7 +160,11 @@ class FactWrites(MoveWrites):
         ).first()
         word = {"cluster_id": cluster_id, "boot_id": boot_id, "heard_at": now, "is_silent": False}
         if row is None:
-            self._connection.execute(insert(agents).values(name=name, revision=1, **word))
+            try:
+                with self._connection.begin_nested():
+                    self._connection.execute(insert(agents).values(name=name, revision=1, **word))
+            except IntegrityError:
+                raise Stale(f"agent {name!r} spoke twice at the same moment") from None
             self._set_nodes(name, seen)
             return 1
         if row.cluster_id == cluster_id and boot_id < row.boot_id:

@@ -5,7 +5,7 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, func, insert, literal, null, select, update
 from sqlalchemy.exc import IntegrityError
 
 from service.domain.asks import NewJob, Why
@@ -22,7 +22,7 @@ from service.domain.job import (
 from service.domain.records import Attempt, Job, RankShare, Reason
 from service.store.engine import database_now
 from service.store.rows import attempt_of, job_of, spec_json, spec_sha256
-from service.store.tables import attempts, events, jobs
+from service.store.tables import Instant, attempts, events, jobs
 from workers.contract.outcome import FailureKind, Outcome, StopReason
 from workers.contract.wire import JobId
 
@@ -146,6 +146,7 @@ class MoveWrites:
     ) -> Attempt:
         """Move the attempt if it is as it was seen."""
         goal = attempt_after(attempt.state, move)
+        self._lock(attempt.job_id)
         now = self.now()
         changes: dict[str, Any] = {
             "state": goal,
@@ -159,33 +160,21 @@ class MoveWrites:
             "stop_at": now if move is AttemptMove.STOP else None,
         }
         changes = {name: value for name, value in changes.items() if value is not None}
-        if attempt.ended_at is None and (outcome is not None or move is AttemptMove.BURY):
-            changes["ended_at"] = now
-        done = self._connection.execute(
-            update(attempts)
-            .where(attempts.c.job_id == attempt.job_id, attempts.c.number == attempt.number)
-            .where(attempts.c.state == attempt.state)
-            .values(changes)
-        )
-        if done.rowcount != 1:
-            raise Stale(f"attempt {attempt.number} of {attempt.job_id} is not {attempt.state} now")
+        if outcome is not None or move is AttemptMove.BURY:
+            changes["ended_at"] = func.coalesce(attempts.c.ended_at, literal(now, Instant))
+        self._set_attempt(attempt, changes)
         self._log(attempt.job_id, attempt.number, move, attempt.state, goal, why)
         return self._attempt(attempt.job_id, attempt.number)
 
     def note_outcome(self, attempt: Attempt, outcome: Outcome) -> Attempt:
         """Record an outcome where the attempt is stopping already, or lost."""
-        done = self._connection.execute(
-            update(attempts)
-            .where(attempts.c.job_id == attempt.job_id, attempts.c.number == attempt.number)
-            .where(attempts.c.state == attempt.state)
-            .values(
-                outcome=outcome.model_dump(mode="json"),
-                failure=outcome.failure,
-                ended_at=self.now(),
-            )
-        )
-        if done.rowcount != 1:
-            raise Stale(f"attempt {attempt.number} of {attempt.job_id} is not {attempt.state} now")
+        self._lock(attempt.job_id)
+        changes = {
+            "outcome": outcome.model_dump(mode="json"),
+            "failure": outcome.failure,
+            "ended_at": self.now(),
+        }
+        self._set_attempt(attempt, changes)
         return self._attempt(attempt.job_id, attempt.number)
 
     def explain(self, job_id: JobId, reason: Reason, text: str) -> None:
@@ -210,6 +199,18 @@ class MoveWrites:
             )
         )
 
+    def _lock(self, job_id: JobId) -> int:
+        """Let one writer at a time touch a job and its attempts; return its newest attempt.
+
+        The job's row comes first in every transaction, so that two never wait for each other. On
+        SQLite there is one writer anyway.
+        """
+        newest = select(jobs.c.attempt).where(jobs.c.id == job_id)
+        number: int | None = self._connection.scalar(newest.with_for_update(key_share=True))
+        if number is None:
+            raise Stale(f"there is no job {job_id}")
+        return number
+
     def _set_job(self, job: Job, goal: JobState, why: Why, changes: Mapping[str, Any]) -> None:
         done = self._connection.execute(
             update(jobs)
@@ -218,6 +219,17 @@ class MoveWrites:
         )
         if done.rowcount != 1:
             raise Stale(f"job {job.id} is not {job.state} with attempt {job.attempt} any more")
+
+    def _set_attempt(self, attempt: Attempt, changes: Mapping[str, Any]) -> None:
+        row = update(attempts).where(
+            attempts.c.job_id == attempt.job_id,
+            attempts.c.number == attempt.number,
+            attempts.c.state == attempt.state,
+        )
+        if "outcome" in changes:  # the first last word counts
+            row = row.where(attempts.c.outcome.is_(null()))
+        if self._connection.execute(row.values(changes)).rowcount != 1:
+            raise Stale(f"attempt {attempt.number} of {attempt.job_id} is not as it was seen")
 
     def _log(
         self,

@@ -130,10 +130,9 @@ class Questions:
         ]
 
     def checkpoints(self, job_id: JobId) -> list[Checkpoint]:
-        """The job's checkpoints, newest first."""
+        """The job's checkpoints, the one told last first."""
         query = select(checkpoints).where(checkpoints.c.job_id == job_id)
-        order = (checkpoints.c.step.desc(), checkpoints.c.id.desc())
-        return list(map(checkpoint_of, self._all(query.order_by(*order))))
+        return list(map(checkpoint_of, self._all(query.order_by(checkpoints.c.id.desc()))))
 
     def token(self, sha256: str) -> Token | None:
         """The record of a token that is neither expired nor revoked."""

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from sqlalchemy import Row
@@ -54,8 +55,13 @@ def job_of(row: Row[Any]) -> Job:
         not_before=row.not_before,
         started_at=row.started_at,
         finished_at=row.finished_at,
-        metrics={name: float(value) for name, value in row.metrics.items()},
+        metrics=_figures(row.metrics),
     )
+
+
+def _figures(stored: Mapping[str, float | str]) -> dict[str, float]:
+    """Metrics as numbers: what is not finite was stored as a string."""
+    return {name: float(value) for name, value in stored.items()}
 
 
 def attempt_of(row: Row[Any]) -> Attempt:
@@ -89,7 +95,7 @@ def event_of(row: Row[Any]) -> Event:
 
 def stage_of(row: Row[Any]) -> Stage:
     """A row of `stages`."""
-    return Stage(**{**row._mapping, "kind": StageKind(row.kind)})
+    return Stage(**{**row._mapping, "kind": StageKind(row.kind), "metrics": _figures(row.metrics)})
 
 
 def measurement_of(row: Row[Any]) -> Measurement:

@@ -69,12 +69,15 @@ def upgrade(engine: Engine, revision: str = "head") -> None:
         Unreachable: the database does not answer.
     """
     from alembic import command
+    from alembic.util import CommandError
 
-    state = check(engine)
-    if state.is_newer:
-        raise BadInput(state.sentence, place="STRATA_DATABASE_URL")
     with _migrating(engine) as config:
-        command.upgrade(config, revision)
+        try:
+            command.upgrade(config, revision)
+        except CommandError as error:  # it knows no such revision
+            raise BadInput(
+                f"the schema is not one of this release's: {error}", remedy="upgrade Strata"
+            ) from error
 
 
 def downgrade(engine: Engine, revision: str) -> None:

@@ -107,11 +107,13 @@ class Store(Questions):
                 select(nodes)
                 .join(agents, agents.c.name == nodes.c.agent)
                 .where(agents.c.is_silent.is_(False))
+                .order_by(nodes.c.agent, nodes.c.node_id)
             ).all()
             held = connection.execute(
                 select(attempts, jobs.c.max_duration_seconds)
                 .join(jobs, jobs.c.id == attempts.c.job_id)
                 .where(not_gone)
+                .order_by(attempts.c.job_id, attempts.c.number)
             ).all()
             waiting = connection.execute(
                 select(jobs, attempts.c.ranks, attempts.c.failure.label("last_failure"))

@@ -52,6 +52,17 @@ class Instant(TypeDecorator[datetime]):
         return None if value is None else EPOCH + value * MICROSECOND
 
 
+class Words(TypeDecorator[str]):
+    """A sentence, of any length; NUL characters, which PostgreSQL can't hold, are replaced."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
+        """Put the Unicode replacement character where a NUL stands."""
+        return None if value is None else value.replace("\0", "\N{REPLACEMENT CHARACTER}")
+
+
 jobs = Table(
     "jobs",
     metadata,
@@ -71,7 +82,7 @@ jobs = Table(
     Column("max_duration_seconds", Float),
     Column("state", String(20), nullable=False),
     Column("reason", String(40), nullable=False),
-    Column("reason_text", Text, nullable=False),
+    Column("reason_text", Words, nullable=False),
     Column("stop_reason", String(20)),
     Column("failure", String(20)),
     Column("attempt", Integer, nullable=False),
@@ -102,7 +113,7 @@ attempts = Table(
     Column("token_sha256", String(64), unique=True),
     Column("held", Integer, nullable=False),
     Column("reason", String(40), nullable=False),
-    Column("reason_text", Text, nullable=False),
+    Column("reason_text", Words, nullable=False),
     Column("stop_reason", String(20)),
     Column("outcome", JSON),
     Column("failure", String(20)),
@@ -138,7 +149,7 @@ events = Table(
     Column("source", String(20)),
     Column("goal", String(20)),
     Column("reason", String(60), nullable=False),
-    Column("message", Text, nullable=False),
+    Column("message", Words, nullable=False),
     Index("ix_events_job_id_id", "job_id", "id"),
 )
 
@@ -188,7 +199,7 @@ checkpoints = Table(
     Column("written_at", Instant, nullable=False),
     Column("prune_asked", Boolean, nullable=False),
     Column("pruned", Boolean, nullable=False),
-    Index("ix_checkpoints_job_id_step", "job_id", "step"),
+    Index("ix_checkpoints_job_id_id", "job_id", "id"),
 )
 
 agents = Table(
