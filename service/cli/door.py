@@ -3,14 +3,20 @@
 All answers are plain JSON values in the shapes of the HTTP API.
 """
 
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from service.domain.errors import NotFound, Unreachable
 from service.settings import Settings
 
-if TYPE_CHECKING:  # the way through the database needs no HTTP
+if TYPE_CHECKING:  # each way imports what it needs, and no more
+    from service.control.files import Files
+    from service.control.jobs import Jobs
     from service.http.client import Client
+
+
+SQLITE = "sqlite:///"
 
 
 class Door(Protocol):
@@ -80,23 +86,35 @@ class DatabaseDoor:
     """Straight from the embedded database, while no server runs: through the same services."""
 
     def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+
+    @cached_property
+    def _services(self) -> "tuple[Jobs, Files]":
         from service.bootstrap import open_jobs
 
-        self._jobs, self._files = open_jobs(settings)
+        return open_jobs(self._settings)
+
+    @property
+    def _jobs(self) -> "Jobs":
+        return self._services[0]
+
+    @property
+    def _files(self) -> "Files":
+        return self._services[1]
 
     def jobs(self, **filters: Any) -> list[dict[str, Any]]:
         """List jobs, newest first."""
+        states, limit = filters.get("state") or (), filters.get("limit") or 50
+        queue, name = filters.get("queue"), filters.get("name")
+        if self._settings.database_url.startswith(SQLITE):
+            from service.store.listing import listed_jobs
+
+            file = Path(self._settings.database_url.removeprefix(SQLITE))
+            return listed_jobs(file, states=states, queue=queue, name=name, limit=limit)
         from service.domain.asks import JobFilter
         from service.domain.job import JobState
 
-        states = filters.get("state")
-        wanted = JobFilter(
-            states=frozenset(map(JobState, states)) if states else None,
-            queue=filters.get("queue"),
-            name=filters.get("name"),
-            before_seq=filters.get("before"),
-            limit=filters.get("limit") or 50,
-        )
+        wanted = JobFilter(frozenset(map(JobState, states)) or None, queue, None, name, None, limit)
         found: list[dict[str, Any]] = _json(self._jobs.list(wanted))
         return found
 
@@ -144,8 +162,8 @@ def open_door(settings: Settings) -> Door:
     client = find_client(settings)
     if client is not None:
         return ServerDoor(client)
-    database = settings.database_url.removeprefix("sqlite:///")
-    if settings.database_url.startswith("sqlite:") and not Path(database).exists():
+    database = settings.database_url.removeprefix(SQLITE)
+    if settings.database_url.startswith(SQLITE) and not Path(database).exists():
         raise NotFound(
             f"there is no job in {settings.home} yet", remedy="submit one: strata submit FILE"
         )
