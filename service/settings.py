@@ -1,5 +1,6 @@
 """Settings: from the environment, each with its default and its meaning; nothing else reads it."""
 
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,7 +9,11 @@ from pathlib import Path
 from service.domain.errors import BadInput
 
 HOME_MODE = 0o700
+SECRET_MODE = 0o600
 DEFAULT_PORT = 8080
+PORT_MAX = 65_535
+CPUS_MAX = 4096  # beyond any one machine
+IDLE_SECONDS = 300.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +51,14 @@ def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
         database_url=env.get("STRATA_DATABASE_URL") or f"sqlite:///{home}/strata.db",
         storage_url=_place(env.get("STRATA_STORAGE_URL") or f"{home}/storage"),
         data_roots=tuple(_place(root) for root in roots.split(",") if root.strip()),
-        url=env.get("STRATA_URL") or None,
-        token=env.get("STRATA_TOKEN") or None,
+        url=_url(env),
+        token=_token(env),
         host=env.get("STRATA_HOST") or "127.0.0.1",
-        port=int(_number(env, "STRATA_PORT", DEFAULT_PORT)),
-        idle_seconds=_number(env, "STRATA_IDLE_SECONDS", 300.0),
-        local_cpus=int(_number(env, "STRATA_LOCAL_CPUS", max(2, os.cpu_count() or 1))),
+        port=_whole(env, "STRATA_PORT", DEFAULT_PORT, range(PORT_MAX + 1)),
+        idle_seconds=_seconds(env, "STRATA_IDLE_SECONDS", IDLE_SECONDS),
+        local_cpus=_whole(
+            env, "STRATA_LOCAL_CPUS", max(2, os.cpu_count() or 1), range(1, CPUS_MAX + 1)
+        ),
     )
 
 
@@ -69,10 +76,12 @@ def make_home(home: Path) -> None:
 
 
 def write_secret(path: Path, text: str) -> None:
-    """Write a file that only its owner can read."""
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    """Write a file that only its owner can read; whole or not at all."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    handle = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, SECRET_MODE)
     with os.fdopen(handle, "w") as file:
         file.write(text)
+    beside.replace(path)  # also where the file was there before, with another mode
 
 
 def _place(text: str) -> str:
@@ -81,14 +90,44 @@ def _place(text: str) -> str:
     return text if "://" in text else str(Path(text).expanduser().absolute())
 
 
-def _number(env: Mapping[str, str], name: str, default: float) -> float:
+def _url(env: Mapping[str, str]) -> str | None:
+    url = env.get("STRATA_URL", "").strip()
+    if url and not url.startswith(("http://", "https://")):
+        raise BadInput(
+            f"{url!r} is no URL", place="STRATA_URL", remedy="write https://HOST or http://HOST"
+        )
+    return url or None
+
+
+def _token(env: Mapping[str, str]) -> str | None:
+    token = env.get("STRATA_TOKEN", "").strip()  # a file's last line end, as it often comes
+    if not (token.isascii() and token.isprintable()):
+        raise BadInput("is no token", place="STRATA_TOKEN", remedy="copy it again")
+    return token or None
+
+
+def _seconds(env: Mapping[str, str], name: str, default: float) -> float:
     text = env.get(name)
     if not text:
         return default
     try:
         value = float(text)
     except ValueError:
-        value = -1.0
-    if value < 0:
-        raise BadInput(f"{text!r} is no number of 0 or more", place=name, remedy="mend it")
+        value = math.nan
+    if not 0 <= value < math.inf:
+        raise BadInput(f"{text!r} is no number of 0 or more", place=name, remedy="write seconds")
+    return value
+
+
+def _whole(env: Mapping[str, str], name: str, default: int, allowed: range) -> int:
+    text = env.get(name)
+    if not text:
+        return default
+    value = int(text) if text.isdecimal() and len(text) <= len(str(allowed.stop)) else -1
+    if value not in allowed:
+        raise BadInput(
+            f"{text!r} is no whole number from {allowed.start} to {allowed.stop - 1}",
+            place=name,
+            remedy="write one",
+        )
     return value

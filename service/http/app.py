@@ -1,15 +1,16 @@
 """The HTTP application: routes, limits, health, metrics; everything else is behind it."""
 
 import time
-from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from importlib.metadata import version
 
-from fastapi import FastAPI, Request, Response
+from fastapi import FastAPI, Response
 from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.domain.errors import BadInput, Unreachable
+from service.domain.errors import Unreachable
 from service.http import machines, people, problems
 from service.http.auth import Auth
 from service.http.machines import Closing
@@ -17,8 +18,7 @@ from service.http.metrics import HttpMetrics, make_registry
 from service.http.services import Services
 
 BODY_BYTES_MAX = 4 << 20  # 500 facts with a failure's last lines; a spec is far smaller
-
-Next = Callable[[Request], Awaitable[Response]]
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
 def create_app(services: Services) -> FastAPI:
@@ -44,7 +44,7 @@ def create_app(services: Services) -> FastAPI:
     def metrics() -> Response:
         return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
 
-    _add_middleware(app, http_metrics)
+    app.add_middleware(Gate, metrics=http_metrics)
     return app
 
 
@@ -67,16 +67,44 @@ def _add_health(app: FastAPI, services: Services) -> None:
         return JSONResponse({"status": state.sentence}, status_code=status)
 
 
-def _add_middleware(app: FastAPI, metrics: HttpMetrics) -> None:
-    @app.middleware("http")
-    async def measured(request: Request, call_next: Next) -> Response:
-        if int(request.headers.get("content-length") or 0) > BODY_BYTES_MAX:
-            return problems.problem(BadInput(f"a body has at most {BODY_BYTES_MAX} bytes"), 413)
-        began = time.perf_counter()
-        response = await call_next(request)
-        route = getattr(request.scope.get("route"), "path", "none")  # not the path: few labels
-        metrics.requests.labels(request.method, route, str(response.status_code)).inc()
-        metrics.seconds.labels(route).observe(time.perf_counter() - began)
-        if route.startswith("/v1/jobs"):
-            request.app.state.asked_at = time.monotonic()
-        return response
+class Gate:
+    """What every request passes: its body is bounded, its answer is counted."""
+
+    def __init__(self, app: ASGIApp, metrics: HttpMetrics) -> None:
+        self._app = app
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        began, received = time.perf_counter(), 0
+        status = HTTPStatus.INTERNAL_SERVER_ERROR.value  # unless an answer begins
+
+        async def bounded() -> Message:
+            nonlocal received
+            message = await receive()
+            received += len(message.get("body", b""))
+            if received > BODY_BYTES_MAX:  # counted, because a body need not tell its length
+                raise HTTPException(413, f"a body has at most {BODY_BYTES_MAX} bytes")
+            return message
+
+        async def watched(message: Message) -> None:
+            nonlocal status
+            status = message.get("status", status)
+            await send(message)
+
+        try:
+            await self._app(scope, bounded, watched)
+        finally:
+            self._count(scope, status, time.perf_counter() - began)
+
+    def _count(self, scope: Scope, status: int, seconds: float) -> None:
+        # Routes and not paths, known methods and not any word: a label's values are few.
+        route = getattr(scope.get("route"), "path", "none")
+        method = scope["method"] if scope["method"] in METHODS else "other"
+        self._metrics.requests.labels(method, route, str(status)).inc()
+        self._metrics.seconds.labels(route).observe(seconds)
+        if route.startswith(people.PATHS) and status != HTTPStatus.UNAUTHORIZED:
+            scope["app"].state.asked_at = time.monotonic()

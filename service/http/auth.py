@@ -7,12 +7,14 @@ from datetime import datetime
 from typing import Protocol
 
 from fastapi import Request
+from fastapi.security import HTTPBearer
 
 from service.domain.errors import Closed, Forbidden
 from service.domain.job import AttemptState
 from service.domain.records import Attempt, Role, Token
 from service.http.problems import Unauthorized
 
+BEARER = HTTPBearer(auto_error=False)  # for the published API; we look ourselves, with sentences
 RANK = {role: number for number, role in enumerate(Role)}
 
 

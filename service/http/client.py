@@ -75,7 +75,12 @@ class Client:
         try:
             value = json.loads(content)
         except ValueError:
-            raise Unreachable(f"{self._url} answers {status}, and not as Strata does") from None
+            value = None
+        if not isinstance(value, dict):  # every answer of ours is one; a proxy's need not be
+            raise Unreachable(
+                f"{self._url} answers {status}, and not as Strata does",
+                remedy="is STRATA_URL right?",
+            )
         if status < http.client.BAD_REQUEST:
             return value
         kind = _REFUSALS.get(value.get("code", ""), Unreachable)

@@ -1,16 +1,15 @@
 """The routes for agents and gangs."""
 
 import asyncio
-from typing import Any
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Depends, Request
 from starlette.concurrency import run_in_threadpool
 
-from service.http.auth import Auth
+from service.http.auth import BEARER, Auth
 from service.http.services import Services
 from workers.contract.inventory import Sync, SyncAnswer
-from workers.contract.launch import Claim
-from workers.contract.reports import Report
+from workers.contract.launch import Claim, LaunchSpec
+from workers.contract.reports import Report, ReportAnswer
 
 LONG_POLL_SECONDS_MAX = 20.0  # below the idle limit of any balancer on the way
 
@@ -31,10 +30,10 @@ class Closing:
 
 def routes(services: Services, auth: Auth, closing: Closing) -> APIRouter:
     """All of them."""
-    router = APIRouter(prefix="/v1", tags=["machines"])
+    router = APIRouter(prefix="/v1", tags=["machines"], dependencies=[Depends(BEARER)])
 
     @router.post("/agents/{name}/sync")
-    async def sync(request: Request, name: str, told: Sync) -> Any:
+    async def sync(request: Request, name: str, told: Sync) -> SyncAnswer:
         """Take what an agent sees; answer with what should be so, once it is news."""
         await run_in_threadpool(auth.agent, request, name)
         woken = asyncio.Event()
@@ -46,23 +45,22 @@ def routes(services: Services, auth: Auth, closing: Closing) -> APIRouter:
         leave = services.bus.listen(f"agent/{name}", wake)
         closing.waiting.add(woken)
         try:
-            answer = await _news(services, name, told, woken, closing)
+            return await _news(services, name, told, woken, closing)
         finally:
             leave()
             closing.waiting.discard(woken)
-        return answer.model_dump(mode="json")
 
     @router.post("/agents/{name}/claims")
-    def claim(request: Request, name: str, asked: Claim) -> Any:
+    def claim(request: Request, name: str, asked: Claim) -> LaunchSpec:
         """Give a reserved attempt to an agent, once."""
         auth.agent(request, name)
-        return services.fleet.claim(name, asked).model_dump(mode="json")
+        return services.fleet.claim(name, asked)
 
     @router.post("/attempts/{job_id}/{number}/reports")
-    def report(request: Request, job_id: str, number: int, told: Report) -> Any:
+    def report(request: Request, job_id: str, number: int, told: Report) -> ReportAnswer:
         """Take a gang's facts; 410 once its attempt is over."""
         attempt = auth.gang(request, job_id, number)
-        return services.ingest.report(attempt, told).model_dump(mode="json")
+        return services.ingest.report(attempt, told)
 
     return router
 
@@ -72,7 +70,8 @@ async def _news(
 ) -> SyncAnswer:
     """Ask again at each wake-up until the answer differs from what the agent knows."""
     loop = asyncio.get_running_loop()
-    deadline = loop.time() + min(told.wait_seconds, LONG_POLL_SECONDS_MAX)
+    # In this order, for min(20, nan) is 20.
+    deadline = loop.time() + min(LONG_POLL_SECONDS_MAX, told.wait_seconds)
     while True:
         woken.clear()  # before we look: a wake-up while we look asks for another look
         answer = await run_in_threadpool(services.fleet.sync, name, told)

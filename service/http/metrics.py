@@ -4,6 +4,8 @@ Series of a job are there while it runs; what would count up for ever in one pro
 the rows instead, and is right after a restart too.
 """
 
+import logging
+from collections import Counter as Counts  # prometheus_client has another Counter
 from collections.abc import Callable, Iterable, Iterator
 from importlib.metadata import version
 
@@ -12,9 +14,12 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from service.control.loop import ControlLoop
+from service.domain.errors import Unreachable
 from service.domain.job import FINAL_JOB_STATES, JobState
 from service.domain.records import Checkpoint, Job, Measurement
 from service.http.services import Services, ServiceStore
+
+log = logging.getLogger(__name__)
 
 REQUEST_BUCKETS = (0.005, 0.02, 0.1, 0.5, 2.5, 10.0, 30.0)  # up to a whole long-poll
 
@@ -43,63 +48,55 @@ def make_registry(services: Services) -> tuple[CollectorRegistry, HttpMetrics]:
     registry = CollectorRegistry()
     build = Gauge("strata_build_info", "The running release.", ["version"], registry=registry)
     build.labels(version("strata")).set(1)
-    registry.register(JobsCollector(services.store))
-    registry.register(TrainingCollector(services.store))
+    registry.register(StoreCollector(services.store))
     registry.register(LoopCollector(services.loop))
     return registry, HttpMetrics(registry)
 
 
-class JobsCollector(Collector):
-    """The queue."""
+class StoreCollector(Collector):
+    """What the database knows; while it is away, only that, so that the rest is still scraped."""
 
     def __init__(self, store: ServiceStore) -> None:
         self._store = store
 
     def collect(self) -> Iterator[Metric]:
-        """Count the rows."""
-        counts = self._store.count_jobs()
-        now = GaugeMetricFamily(
-            "strata_jobs", "Jobs by queue and state.", labels=["queue", "state"]
-        )
-        submitted = CounterMetricFamily(
-            "strata_jobs_submitted", "Jobs that were accepted.", labels=["queue"]
-        )
-        finished = CounterMetricFamily(
-            "strata_jobs_finished", "Jobs that ended, by outcome.", labels=["outcome"]
-        )
-        totals: dict[str, int] = {}
-        outcomes = dict.fromkeys(sorted(FINAL_JOB_STATES), 0)
-        for (queue, state), count in counts.items():
+        """Read it once for this scrape."""
+        up = GaugeMetricFamily("strata_database_up", "1 while the database answers.")
+        try:
+            found = [*_queue(self._store), *_fleet(self._store), *_training(self._store)]
+        except Unreachable as refusal:
+            log.warning("metrics without the database's: %s", refusal)
+            found = []
+        up.add_metric([], float(bool(found)))
+        yield from (up, *found)
+
+
+def _queue(store: ServiceStore) -> Iterator[Metric]:
+    """The jobs, counted from their rows."""
+    counts = store.count_jobs()
+    now = GaugeMetricFamily("strata_jobs", "Jobs by queue and state.", labels=["queue", "state"])
+    submitted = CounterMetricFamily(
+        "strata_jobs_submitted", "Jobs that were accepted.", labels=["queue"]
+    )
+    finished = CounterMetricFamily(
+        "strata_jobs_finished", "Jobs that ended, by outcome.", labels=["outcome"]
+    )
+    queues = sorted({queue for queue, _ in counts})
+    for queue in queues:
+        by_state = {state: counts.get((queue, state), 0) for state in JobState}
+        for state, count in by_state.items():  # zeros too: a series that ends keeps its last value
             now.add_metric([queue, state], count)
-            totals[queue] = totals.get(queue, 0) + count
-            if state in FINAL_JOB_STATES:
-                outcomes[state] += count
-        for queue, total in totals.items():
-            submitted.add_metric([queue], total)
-        for outcome, count in outcomes.items():
-            finished.add_metric([outcome], count)
-        yield from (now, submitted, finished)
-        oldest = GaugeMetricFamily(
-            "strata_job_oldest_queued_timestamp_seconds",
-            "When the job that has waited longest was submitted, as Unix time.",
-            labels=["queue"],
-        )
-        for queue, job in _oldest(self._store).items():
-            oldest.add_metric([queue], job.submitted_at.timestamp())
-        yield oldest
-        agents = GaugeMetricFamily(
-            "strata_agent_last_sync_timestamp_seconds",
-            "When an agent last spoke, as Unix time.",
-            labels=["agent"],
-        )
-        nodes = GaugeMetricFamily("strata_nodes", "Nodes that agents offer.", labels=["agent"])
-        offered: dict[str, int] = {}
-        for agent, _node in self._store.nodes():
-            offered[agent] = offered.get(agent, 0) + 1
-        for one in self._store.agents():
-            agents.add_metric([one.name], one.heard_at.timestamp())
-            nodes.add_metric([one.name], offered.get(one.name, 0))
-        yield from (agents, nodes)
+        submitted.add_metric([queue], sum(by_state.values()))
+    for outcome in sorted(FINAL_JOB_STATES):
+        finished.add_metric([outcome], sum(counts.get((queue, outcome), 0) for queue in queues))
+    oldest = GaugeMetricFamily(
+        "strata_job_oldest_queued_timestamp_seconds",
+        "When the job that has waited longest was submitted, as Unix time.",
+        labels=["queue"],
+    )
+    for queue, job in _oldest(store).items():
+        oldest.add_metric([queue], job.submitted_at.timestamp())
+    yield from (now, submitted, finished, oldest)
 
 
 def _oldest(store: ServiceStore) -> dict[str, Job]:
@@ -114,47 +111,50 @@ def _oldest(store: ServiceStore) -> dict[str, Job]:
     return oldest
 
 
-class TrainingCollector(Collector):
-    """The jobs that run: their latest line, and their current checkpoint."""
+def _fleet(store: ServiceStore) -> Iterator[Metric]:
+    """Agents, and how many nodes each offers."""
+    heard = GaugeMetricFamily(
+        "strata_agent_last_sync_timestamp_seconds",
+        "When an agent last spoke, as Unix time.",
+        labels=["agent"],
+    )
+    nodes = GaugeMetricFamily("strata_nodes", "Nodes that agents offer.", labels=["agent"])
+    offered = Counts(agent for agent, _ in store.nodes())
+    for one in store.agents():
+        heard.add_metric([one.name], one.heard_at.timestamp())
+        nodes.add_metric([one.name], offered[one.name])
+    yield from (heard, nodes)
 
-    def __init__(self, store: ServiceStore) -> None:
-        self._store = store
 
-    def collect(self) -> Iterator[Metric]:
-        """Read the newest line of each."""
-        running = self._store.latest_of_running()
-        for name, help_text, value in _TRAINING:
-            family = GaugeMetricFamily(f"strata_train_{name}", help_text, labels=["job_id"])
-            for job, line in running:
-                number = value(line)
-                if number is not None:
-                    family.add_metric([job.id], number)
-            yield family
-        samples = CounterMetricFamily(
-            "strata_train_samples", "Samples that the job has seen.", labels=["job_id"]
-        )
-        info = GaugeMetricFamily(
-            "strata_job_info",
-            "A running job: its name and queue, for joins by job_id.",
-            labels=["job_id", "name", "queue"],
-        )
+def _training(store: ServiceStore) -> Iterator[Metric]:
+    """The jobs that run: the newest line of each, and its current checkpoint."""
+    running = store.latest_of_running()
+    for name, help_text, value in _TRAINING:
+        family = GaugeMetricFamily(f"strata_train_{name}", help_text, labels=["job_id"])
         for job, line in running:
-            samples.add_metric([job.id], line.progress.samples)
-            info.add_metric([job.id, job.spec.name, job.spec.queue], 1)
-        yield from (samples, info)
-        yield from self._checkpoints([job for job, _ in running])
-
-    def _checkpoints(self, jobs: Iterable[Job]) -> Iterator[Metric]:
-        current = {
-            job.id: newest
-            for job in jobs
-            if (newest := _current(self._store.checkpoints(job.id))) is not None
-        }
-        for name, help_text, value in _CHECKPOINT:
-            family = GaugeMetricFamily(f"strata_checkpoint_{name}", help_text, labels=["job_id"])
-            for job_id, checkpoint in current.items():
-                family.add_metric([job_id], value(checkpoint))
-            yield family
+            number = value(line)
+            if number is not None:
+                family.add_metric([job.id], number)
+        yield family
+    samples = CounterMetricFamily(
+        "strata_train_samples", "Samples that the job has seen.", labels=["job_id"]
+    )
+    info = GaugeMetricFamily(
+        "strata_job_info",
+        "A running job: its name and queue, for joins by job_id.",
+        labels=["job_id", "name", "queue"],
+    )
+    for job, line in running:
+        samples.add_metric([job.id], line.progress.samples)
+        info.add_metric([job.id, job.spec.name, job.spec.queue], 1)
+    yield from (samples, info)
+    current = {job.id: _current(store.checkpoints(job.id)) for job, _ in running}
+    for name, help_text, of in _CHECKPOINT:
+        family = GaugeMetricFamily(f"strata_checkpoint_{name}", help_text, labels=["job_id"])
+        for job_id, checkpoint in current.items():
+            if checkpoint is not None:
+                family.add_metric([job_id], of(checkpoint))
+        yield family
 
 
 def _current(checkpoints: Iterable[Checkpoint]) -> Checkpoint | None:

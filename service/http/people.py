@@ -1,23 +1,29 @@
-"""The routes for people and their tools."""
+"""The routes for people and their tools; the answers are the records themselves."""
 
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from service.control.jobs import KEY_CHARS_MAX
+from service.control.jobs import KEY_CHARS_MAX, LATEST
+from service.control.views import DryRun, JobStatus, LogPart, Submitted, Verified
 from service.domain.asks import JobFilter
-from service.domain.errors import Forbidden, NotFound
+from service.domain.errors import BadInput, Forbidden, NotFound
 from service.domain.job import JobState
-from service.domain.records import Job, Role
+from service.domain.records import Agent, Checkpoint, Event, Job, Measurement, Role
 from service.domain.spec import JobSpec
-from service.domain.specfile import check_spec
-from service.http.auth import Auth, Identity
+from service.domain.specfile import SPEC_DEPTH_MAX, check_spec
+from service.http.auth import BEARER, Auth, Identity
 from service.http.services import Services
-from service.http.shapes import to_json
+from workers.contract.inventory import NodeSeen
 
+PATHS = ("/v1/jobs", "/v1/nodes")  # what people ask, and machines do not
 PAGE_MAX = 500
 MEASUREMENTS_MAX = 20_000
+ROW_MAX = 2**63 - 1  # what the databases can count to
+ATTEMPT_MAX = 2**31 - 1
+
+RowNumber = Annotated[int, Query(ge=0, le=ROW_MAX)]
 
 
 class Submit(BaseModel):
@@ -45,9 +51,52 @@ class VerifyAsked(BaseModel):
     path: str | None = None
 
 
+class JobsPage(BaseModel):
+    """Jobs, newest first."""
+
+    jobs: list[Job]
+
+
+class AgentNode(NodeSeen):
+    """A node, and whose."""
+
+    agent: str
+
+
+class FleetPage(BaseModel):
+    """Agents and their nodes."""
+
+    agents: list[Agent]
+    nodes: list[AgentNode]
+
+
+class EventsPage(BaseModel):
+    """Events in order."""
+
+    events: list[Event]
+
+
+class CurvesPage(BaseModel):
+    """A job's curves in order."""
+
+    measurements: list[Measurement]
+
+
+class CheckpointsPage(BaseModel):
+    """Checkpoints, newest first."""
+
+    checkpoints: list[Checkpoint]
+
+
+class VerifiedPage(BaseModel):
+    """Checkpoints after their bytes were compared."""
+
+    verified: list[Verified]
+
+
 def routes(services: Services, auth: Auth) -> APIRouter:
     """All of them."""
-    router = APIRouter(prefix="/v1", tags=["people"])
+    router = APIRouter(prefix="/v1", tags=["people"], dependencies=[Depends(BEARER)])
     _add_writes(router, services, auth)
     _add_reads(router, services, auth)
     _add_course(router, services, auth)
@@ -56,27 +105,33 @@ def routes(services: Services, auth: Auth) -> APIRouter:
 
 def _add_writes(router: APIRouter, services: Services, auth: Auth) -> None:
     @router.post("/jobs", status_code=201)
-    def submit(request: Request, response: Response, asked: Submit) -> Any:
+    def submit(request: Request, response: Response, asked: Submit) -> Submitted:
         """Store a job; the same key and spec give the same job again, with 200."""
         who = auth.person(request, Role.SUBMITTER)
-        spec = _own(check_spec(asked.spec), who)
+        _refuse_untold(asked.key, "key")
+        spec = _spec(asked.spec, who)
         submitted = services.jobs.submit(spec, key=asked.key, owner=who.actor)
         if not submitted.created:
             response.status_code = 200
-        return to_json(submitted)
+        return submitted
 
     @router.post("/jobs/dry-run")
-    def dry_run(request: Request, asked: DryRunAsked) -> Any:
+    def dry_run(request: Request, asked: DryRunAsked) -> DryRun:
         """Say what would happen to the job now."""
         who = auth.person(request, Role.SUBMITTER)
-        return to_json(services.jobs.dry_run(_own(check_spec(asked.spec), who)))
+        return services.jobs.dry_run(_spec(asked.spec, who))
 
     @router.post("/jobs/{ref}/{act}")
-    def act(request: Request, ref: str, act: Literal["cancel", "hold", "release"]) -> Any:
+    def act(request: Request, ref: str, act: Literal["cancel", "hold", "release"]) -> Job:
         """Cancel, hold or release a job."""
         who = auth.person(request, Role.SUBMITTER)
         job = _visible(services, ref, who)
-        return to_json(getattr(services.jobs, act)(job.id, actor=who.actor))
+        acts = {
+            "cancel": services.jobs.cancel,
+            "hold": services.jobs.hold,
+            "release": services.jobs.release,
+        }
+        return acts[act](job.id, actor=who.actor)
 
 
 def _add_reads(router: APIRouter, services: Services, auth: Auth) -> None:
@@ -87,8 +142,8 @@ def _add_reads(router: APIRouter, services: Services, auth: Auth) -> None:
         queue: str | None = None,
         name: str | None = None,
         limit: Annotated[int, Query(ge=1, le=PAGE_MAX)] = 50,
-        before: int | None = None,
-    ) -> Any:
+        before: RowNumber | None = None,
+    ) -> JobsPage:
         """List jobs, newest first; `before` is the last page's last `seq`."""
         who = auth.person(request, Role.VIEWER)
         wanted = JobFilter(
@@ -99,20 +154,22 @@ def _add_reads(router: APIRouter, services: Services, auth: Auth) -> None:
             before_seq=before,
             limit=limit,
         )
-        return {"jobs": to_json(services.jobs.list(wanted))}
+        return JobsPage(jobs=services.jobs.list(wanted))
 
     @router.get("/jobs/{ref}")
-    def status(request: Request, ref: str) -> Any:
+    def status(request: Request, ref: str) -> JobStatus:
         """Show a job with all that is known of its course."""
         job = _visible(services, ref, auth.person(request, Role.VIEWER))
-        return to_json(services.jobs.status(job.id))
+        return services.jobs.status(job.id)
 
     @router.get("/nodes")
-    def nodes(request: Request) -> Any:
+    def nodes(request: Request) -> FleetPage:
         """List agents and their nodes."""
         auth.person(request, Role.VIEWER)
-        nodes = [{"agent": agent, **to_json(node)} for agent, node in services.store.nodes()]
-        return {"agents": to_json(services.store.agents()), "nodes": nodes}
+        nodes = [
+            AgentNode(agent=agent, **node.model_dump()) for agent, node in services.store.nodes()
+        ]
+        return FleetPage(agents=services.store.agents(), nodes=nodes)
 
 
 def _add_course(router: APIRouter, services: Services, auth: Auth) -> None:
@@ -123,57 +180,89 @@ def _add_course(router: APIRouter, services: Services, auth: Auth) -> None:
     def events(
         request: Request,
         ref: str,
-        after: int = 0,
+        after: RowNumber = 0,
         limit: Annotated[int, Query(ge=1, le=PAGE_MAX)] = PAGE_MAX,
-    ) -> Any:
+    ) -> EventsPage:
         """List a job's events in order, after the one with this id."""
         job = seen(request, ref)
-        return {"events": to_json(services.jobs.events(job.id, after_id=after, limit=limit))}
+        return EventsPage(events=services.jobs.events(job.id, after_id=after, limit=limit))
 
     @router.get("/jobs/{ref}/metrics")
     def metrics(
         request: Request,
         ref: str,
         limit: Annotated[int, Query(ge=1, le=MEASUREMENTS_MAX)] = 1000,
-    ) -> Any:
+    ) -> CurvesPage:
         """Show a job's curves, the newest `limit` lines."""
         job = seen(request, ref)
-        return {"measurements": to_json(services.jobs.measurements(job.id, limit=limit))}
+        return CurvesPage(measurements=services.jobs.measurements(job.id, limit=limit))
 
     @router.get("/jobs/{ref}/checkpoints")
-    def checkpoints(request: Request, ref: str) -> Any:
+    def checkpoints(request: Request, ref: str) -> CheckpointsPage:
         """List a job's checkpoints, newest first."""
-        return {"checkpoints": to_json(services.jobs.checkpoints(seen(request, ref).id))}
+        return CheckpointsPage(checkpoints=services.jobs.checkpoints(seen(request, ref).id))
 
     @router.post("/jobs/{ref}/checkpoints/verify")
-    def verify(request: Request, ref: str, asked: VerifyAsked) -> Any:
+    def verify(request: Request, ref: str, asked: VerifyAsked) -> VerifiedPage:
         """Compare a checkpoint's bytes with what was recorded."""
-        return {"verified": to_json(services.files.verify(seen(request, ref), asked.path))}
+        return VerifiedPage(verified=services.files.verify(seen(request, ref), asked.path))
 
     @router.get("/jobs/{ref}/logs")
     def logs(
         request: Request,
         ref: str,
-        attempt: int | None = None,
+        attempt: Annotated[int | None, Query(ge=1, le=ATTEMPT_MAX)] = None,
         who: str = "rank-0",
         cursor: str = "",
-    ) -> Any:
+    ) -> LogPart:
         """Read what comes after the cursor of one process's log."""
         job = seen(request, ref)
-        return to_json(services.files.logs(job, attempt=attempt, who=who, cursor=cursor))
+        return services.files.logs(job, attempt=attempt, who=who, cursor=cursor)
 
 
 def _visible(services: Services, ref: str, who: Identity) -> Job:
     """The job, if its project is the person's; another's is as if it were not there."""
-    job = services.jobs.find(ref)
-    if who.project is not None and job.spec.project != who.project:
+    if who.project is None:
+        return services.jobs.find(ref)
+    if ref == LATEST:
+        newest = services.jobs.list(JobFilter(project=who.project, limit=1))
+        if newest:
+            return newest[0]
+        raise NotFound(f"there is no job in project {who.project} yet")
+    try:
+        job = services.jobs.find(ref)
+    except BadInput:  # its sentence names jobs that may be others'
+        raise BadInput(f"{ref!r} means more than one job", remedy="write more of the id") from None
+    if job.spec.project != who.project:
         raise NotFound(f"there is no job {ref!r} in project {who.project}")
     return job
 
 
-def _own(spec: JobSpec, who: Identity) -> JobSpec:
+def _spec(value: dict[str, Any], who: Identity) -> JobSpec:
+    """The spec, if it may be this person's."""
+    _refuse_untold(value, "spec")
+    spec = check_spec(value)
     if who.project is not None and spec.project != who.project:
         raise Forbidden(
             f"{who.name} submits to project {who.project} only", place="project", remedy="mend it"
         )
     return spec
+
+
+def _refuse_untold(value: object, place: str, depth: int = 0) -> None:
+    """Refuse text that JSON can write but no database can hold, and nesting without end.
+
+    A job that was stored with such text could never be shown again, nor a list with it.
+    """
+    if depth > SPEC_DEPTH_MAX:
+        raise BadInput(f"nests deeper than {SPEC_DEPTH_MAX} levels", place=place)
+    if isinstance(value, str):
+        if "\0" in value or any("\ud800" <= letter <= "\udfff" for letter in value):
+            raise BadInput(f"{value!a} is no text", place=place, remedy="write it in UTF-8")
+    elif isinstance(value, dict):
+        for key, one in value.items():
+            _refuse_untold(key, place, depth)
+            _refuse_untold(one, f"{place}.{key}", depth + 1)
+    elif isinstance(value, list):
+        for one in value:
+            _refuse_untold(one, place, depth + 1)

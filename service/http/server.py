@@ -1,8 +1,9 @@
 """Runs the application until it is told to stop; waiting answers are given at once then."""
 
 import logging
+import signal
 import socket
-from collections.abc import Callable
+from types import FrameType
 
 import uvicorn
 from fastapi import FastAPI
@@ -12,9 +13,12 @@ BACKLOG = 2048
 
 
 class Server(uvicorn.Server):
-    """uvicorn, which lets go of the long-polls before it waits for open requests."""
+    """uvicorn, which lets go of the long-polls before it waits for open requests.
 
-    def __init__(self, app: FastAPI, on_stop: Callable[[], None] | None = None) -> None:
+    SIGTERM or SIGINT ends `run` in order, and it returns; a second SIGINT waits for nobody.
+    """
+
+    def __init__(self, app: FastAPI) -> None:
         config = uvicorn.Config(
             app,
             log_config=None,
@@ -24,14 +28,16 @@ class Server(uvicorn.Server):
         )
         super().__init__(config)
         self._app = app
-        self._on_stop = on_stop
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Stop; uvicorn's own would raise the signal again, and skip whatever follows `run`."""
+        self.force_exit = self.should_exit and sig == signal.SIGINT
+        self.should_exit = True
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Stop; called on the event loop."""
         logging.getLogger(__name__).info("stopping")
         self._app.state.closing.close()
-        if self._on_stop is not None:
-            self._on_stop()
         await super().shutdown(sockets)
 
 

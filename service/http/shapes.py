@@ -1,5 +1,6 @@
-"""Records as JSON: the answers' shapes are the records' own."""
+"""Records as JSON: the answers' shapes are the records' own, with a server and without one."""
 
+import json
 from functools import cache
 from typing import Any
 
@@ -12,7 +13,8 @@ def _adapter(kind: type[object]) -> TypeAdapter[Any]:
 
 
 def to_json(record: Any) -> Any:
-    """A record, or a list of them, as plain JSON values."""
+    """A record, or a list of them, as plain JSON values; what a diverged net measured is None."""
     if isinstance(record, list | tuple):
         return [to_json(one) for one in record]
-    return _adapter(record.__class__).dump_python(record, mode="json")
+    # Through the text: only there does pydantic write infinities as JSON has to.
+    return json.loads(_adapter(record.__class__).dump_json(record))

@@ -23,10 +23,34 @@ def test_local_places_become_absolute_and_urls_stay() -> None:
     assert settings.data_roots == (str(Path("data").absolute()), "s3://b/d")
 
 
-@pytest.mark.parametrize("value", ["x", "-1"])
-def test_a_wrong_number_is_named(value: str) -> None:
-    with pytest.raises(BadInput, match="STRATA_IDLE_SECONDS"):
-        read_settings({"STRATA_IDLE_SECONDS": value})
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *[("STRATA_IDLE_SECONDS", value) for value in ("x", "-1", "nan", "inf")],
+        *[("STRATA_PORT", value) for value in ("x", "-1", "80.5", "65536", "9" * 5000)],
+        *[("STRATA_LOCAL_CPUS", value) for value in ("0", "two", "1e3")],
+        *[("STRATA_URL", value) for value in ("strata.example", "localhost:8080", "ftp://a")],
+        *[("STRATA_TOKEN", value) for value in ("one\ntwo", "t\u00f6ken")],
+    ],
+)
+def test_what_can_not_be_meant_is_refused_by_its_name(name: str, value: str) -> None:
+    with pytest.raises(BadInput, match=name) as caught:
+        read_settings({name: value})
+    assert caught.value.remedy
+
+
+def test_what_can_be_meant_is_taken() -> None:
+    env = {
+        "STRATA_URL": "https://strata.example/here",
+        "STRATA_TOKEN": "strata_x\n",
+        "STRATA_PORT": "0",
+        "STRATA_LOCAL_CPUS": "4096",
+        "STRATA_IDLE_SECONDS": "0.5",
+    }
+    settings = read_settings(env)
+    assert not settings.is_embedded
+    assert (settings.url, settings.token) == ("https://strata.example/here", "strata_x")
+    assert (settings.port, settings.local_cpus, settings.idle_seconds) == (0, 4096, 0.5)
 
 
 def test_the_home_and_its_secrets_are_the_owners_only(tmp_path: Path) -> None:
@@ -35,6 +59,15 @@ def test_the_home_and_its_secrets_are_the_owners_only(tmp_path: Path) -> None:
     write_secret(home / "token", "t")
     assert home.stat().st_mode & 0o777 == 0o700
     assert (home / "token").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_secret_that_others_could_read_is_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "token"
+    path.write_text("old")
+    path.chmod(0o644)
+    write_secret(path, "new")
+    assert (path.read_text(), path.stat().st_mode & 0o777) == ("new", 0o600)
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_a_home_that_can_not_be_made_is_refused(tmp_path: Path) -> None:

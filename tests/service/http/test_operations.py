@@ -1,18 +1,36 @@
 """Health, metrics, and what a server must not import."""
 
+import http.server
+import signal
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
 
+import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from service.domain.errors import BadInput, Forbidden, NotFound, Unreachable
+from service.domain.job import JobState
 from service.http.client import Client
 from tests.service.http.conftest import Doors
 from tests.service.http.test_machines import Live, live
 from tests.service.http.test_people import ENDED, PROGRESS, STAGE, STARTED
 
 __all__ = ["live"]
+
+SERVED = """
+from fastapi import FastAPI
+from service.http.machines import Closing
+from service.http.server import Server, bind
+app = FastAPI()
+app.state.closing = Closing()
+listener = bind("127.0.0.1", 0)
+print(listener.getsockname()[1], flush=True)
+Server(app).run([listener])
+print("what follows", app.state.closing.is_closing, flush=True)
+"""
 
 
 def series(doors: Doors) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
@@ -28,11 +46,14 @@ def series(doors: Doors) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]
 
 
 def test_the_queue_is_counted(doors: Doors) -> None:
+    assert series(doors)["strata_database_up", ()] == 1
     for n in range(3):
         doors.submit(f"k{n}")
     found = series(doors)
     labels = (("queue", "default"), ("state", "queued"))
     assert found["strata_jobs", labels] == 3
+    told = {dict(its)["state"] for name, its in found if name == "strata_jobs"}
+    assert told == set(JobState), "a state without jobs is a zero, and not a gap"
     assert found["strata_jobs_submitted_total", (("queue", "default"),)] == 3
     assert found["strata_job_oldest_queued_timestamp_seconds", (("queue", "default"),)] > 1e9
 
@@ -59,6 +80,38 @@ def test_requests_are_counted_by_route_and_not_by_path(doors: Doors) -> None:
     assert not [labels for _, labels in found if any(job["id"] in value for _, value in labels)]
 
 
+def test_a_failure_is_counted_and_a_strange_method_makes_no_series(
+    doors: Doors, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError
+
+    monkeypatch.setattr(type(doors.service.store), "nodes", broken)
+    assert doors.get("/v1/nodes").status_code == 500
+    monkeypatch.undo()
+    for method in ("BREW", "PROPFIND"):
+        assert doors.http.request(method, "/v1/jobs").status_code == 405
+    found = series(doors)
+    failed = (("method", "GET"), ("route", "/v1/nodes"), ("status", "500"))
+    strange = (("method", "other"), ("route", "/v1/jobs"), ("status", "405"))
+    assert found["strata_http_requests_total", failed] == 1
+    assert found["strata_http_requests_total", strange] == 2
+
+
+def test_metrics_are_there_while_the_database_is_not(
+    doors: Doors, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*_: object) -> None:
+        raise Unreachable("the database does not answer")
+
+    doors.submit()
+    monkeypatch.setattr(type(doors.service.store), "latest_of_running", away)
+    found = series(doors)
+    assert found["strata_database_up", ()] == 0
+    assert ("strata_controller_leader", ()) in found
+    assert not [name for name, _ in found if name.startswith("strata_jobs")]
+
+
 def test_health_needs_no_token_and_tells_of_a_loop_that_died(
     doors: Doors, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -68,10 +121,30 @@ def test_health_needs_no_token_and_tells_of_a_loop_that_died(
     assert doors.http.get("/healthz").status_code == 503
 
 
-def test_the_api_is_published(doors: Doors) -> None:
+def test_the_api_is_published_with_the_shape_of_every_answer(doors: Doors) -> None:
     page = doors.http.get("/v1/openapi.json").json()
     assert page["info"]["title"] == "Strata"
-    assert "/v1/jobs" in page["paths"]
+    calls = {
+        (method, path): call
+        for path, methods in page["paths"].items()
+        for method, call in methods.items()
+        if path.startswith("/v1/")
+    }
+    assert len(calls) > 12
+    for call in calls.values():
+        [answer] = [told for status, told in call["responses"].items() if status[0] == "2"]
+        assert answer["content"]["application/json"]["schema"]["$ref"]
+        assert call["security"] == [{"HTTPBearer": []}]
+        assert call["description"]
+    job = page["components"]["schemas"]["Job"]["properties"]
+    assert {"id", "state", "reason_text", "spec"} <= set(job)
+
+
+def test_who_has_no_token_is_told_how_to_come_in(doors: Doors) -> None:
+    answer = doors.get("/v1/jobs", "nobody")
+    assert answer.status_code == 401
+    assert answer.headers["www-authenticate"] == "Bearer"
+    assert answer.json()["remedy"] == "set STRATA_TOKEN"
 
 
 def test_the_client_hears_the_servers_own_words(live: Live) -> None:
@@ -91,6 +164,45 @@ def test_the_client_hears_the_servers_own_words(live: Live) -> None:
 def test_a_server_that_is_not_there_is_unreachable() -> None:
     with pytest.raises(Unreachable, match="does not answer"):
         Client("http://127.0.0.1:9", "t").get("/v1/jobs")
+
+
+@pytest.fixture
+def proxy() -> Iterator[str]:
+    """Something that answers, and is no Strata."""
+
+    class Gateway(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(502)
+            self.end_headers()
+            self.wfile.write(b'"bad gateway"')
+
+        def log_message(self, *_: object) -> None:
+            """Keep the test's output clean."""
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Gateway) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+def test_a_proxys_page_is_not_taken_for_an_answer(proxy: str) -> None:
+    with pytest.raises(Unreachable, match="answers 502, and not as Strata does"):
+        Client(proxy, "t").get("/v1/jobs")
+
+
+@pytest.mark.parametrize("told", [signal.SIGTERM, signal.SIGINT])
+def test_what_follows_the_server_is_done_after_a_signal(told: signal.Signals) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", SERVED], stdout=subprocess.PIPE, text=True
+    ) as server:
+        assert server.stdout is not None
+        port = int(server.stdout.readline())
+        httpx.get(f"http://127.0.0.1:{port}/", timeout=30, trust_env=False)  # it serves now
+        server.send_signal(told)
+        rest, _ = server.communicate(timeout=30)
+    assert (server.returncode, rest) == (0, "what follows True\n")
 
 
 def test_neither_server_nor_command_line_imports_torch_or_ray() -> None:

@@ -1,9 +1,17 @@
 """The routes for people: a job's whole course, and refusals in one shape."""
 
+import json
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from service.bootstrap import open_jobs
+from service.http.app import BODY_BYTES_MAX
+from service.http.auth import make_token
+from service.http.shapes import to_json
+from service.settings import read_settings
 from tests.service.http.conftest import SPEC, Doors
 
 STARTED = {"fact": "gang_started", "world_size": 2}
@@ -30,7 +38,7 @@ PROGRESS = {
     "data_wait_seconds": 0.001,
     "eta_seconds": 3.0,
 }
-ENDED = {
+ENDED: dict[str, Any] = {
     "fact": "ended",
     "outcome": {"result": "succeeded", "metrics": {"test_error": 2.5}, "seconds": 9.0},
 }
@@ -90,6 +98,16 @@ def test_jobs_are_filtered_and_paged(doors: Doors) -> None:
         ("POST", "/v1/jobs", {"spec": SPEC, "key": ""}, 422, "bad_input", "body.key"),
         ("GET", "/v1/jobs?limit=0", None, 422, "bad_input", "query.limit"),
         ("GET", "/v1/jobs?state=nowhere", None, 422, "bad_input", "query.state.0"),
+        (
+            "GET",
+            "/v1/jobs?before=99999999999999999999",
+            None,
+            422,
+            "bad_input",
+            "query.before",
+        ),
+        ("GET", "/v1/jobs/x/events?after=-1", None, 422, "bad_input", "query.after"),
+        ("GET", "/v1/jobs/x/logs?attempt=9999999999", None, 422, "bad_input", "query.attempt"),
         ("GET", "/v1/jobs/ffffffff", None, 404, "not_found", ""),
         ("GET", "/v1/nowhere", None, 404, "not_found", ""),
         ("DELETE", "/v1/jobs", None, 405, "bad_input", ""),
@@ -109,9 +127,80 @@ def test_refusals_have_one_shape(
     assert doors.get("/v1/jobs").json() == {"jobs": []}
 
 
-def test_a_body_beyond_the_limit_is_refused_unread(doors: Doors) -> None:
-    answer = doors.http.post("/v1/jobs", content=b"x" * (5 << 20), headers=doors.headers("admin"))
+@pytest.mark.parametrize("tells_its_length", [True, False])
+def test_a_body_beyond_the_limit_is_refused(doors: Doors, tells_its_length: bool) -> None:
+    def parts() -> Iterator[bytes]:
+        yield from [b" " * 1024] * (BODY_BYTES_MAX // 1024 + 1)
+
+    body = b"".join(parts()) if tells_its_length else parts()
+    answer = doors.http.post("/v1/jobs", content=body, headers=doors.headers("admin"))
     assert answer.status_code == 413
+    assert str(BODY_BYTES_MAX) in answer.json()["sentence"]
+
+
+@pytest.mark.parametrize(
+    ("change", "place"),
+    [
+        ({"labels": {"a": "\ud800"}}, "spec.labels.a"),
+        ({"env": {"A": "one\0two"}}, "spec.env.A"),
+        ({"\udfff": 1}, "spec"),
+        ({"model": {"hidden": ["\0"]}}, "spec.model.hidden"),
+    ],
+)
+def test_what_could_never_be_shown_again_is_not_stored(
+    doors: Doors, change: dict[str, Any], place: str
+) -> None:
+    doors.submit()
+    body = json.dumps({"spec": {**SPEC, **change}, "key": "other"})  # with \\ud800, as JSON can
+    headers = {**doors.headers("submitter"), "Content-Type": "application/json"}
+    answer = doors.http.post("/v1/jobs", content=body, headers=headers)
+    assert (answer.status_code, answer.json()["place"]) == (422, place)
+    assert len(doors.get("/v1/jobs").json()["jobs"]) == 1
+
+
+def test_a_key_is_text_and_a_spec_has_a_depth(doors: Doors) -> None:
+    answer = doors.post("/v1/jobs", {"spec": SPEC, "key": "a\0"})
+    assert (answer.status_code, answer.json()["place"]) == (422, "key")
+    deep: Any = 1
+    for _ in range(500):
+        deep = [deep]
+    answer = doors.post("/v1/jobs", {"spec": {**SPEC, "labels": deep}, "key": "k"})
+    assert (answer.status_code, answer.json()["place"]) == (422, "spec.labels")
+    assert "nests deeper" in answer.json()["sentence"]
+
+
+def test_answers_are_the_records_that_the_command_line_shows_without_a_server(
+    doors: Doors, tmp_path: Path
+) -> None:
+    job = doors.running(labels={"team": "vision"}, env={"A": "b"})
+    doors.report(job, STARTED, STAGE, {**PROGRESS, "metrics": {"grad_norm": "Infinity"}})
+    outcome = {**ENDED["outcome"], "metrics": {"test_error": "Infinity", "x": "NaN"}}
+    doors.report(job, {**ENDED, "outcome": outcome}, first=4)
+    jobs, _ = open_jobs(read_settings({"STRATA_HOME": str(tmp_path)}))
+    ref = job["id"]
+    assert doors.get(f"/v1/jobs/{ref}").json() == to_json(jobs.status(ref))
+    assert doors.get("/v1/jobs").json()["jobs"] == to_json([jobs.find(ref)])
+    assert doors.get(f"/v1/jobs/{ref}/events").json()["events"] == to_json(jobs.events(ref))
+    curve = doors.get(f"/v1/jobs/{ref}/metrics").json()["measurements"]
+    assert curve == to_json(jobs.measurements(ref, limit=9))
+    assert curve[0]["progress"]["metrics"] == {"grad_norm": "Infinity"}
+    [node] = doors.get("/v1/nodes").json()["nodes"]
+    assert (node["agent"], node["node_id"], node["cpus"]) == ("a1", "n1", 2)
+
+
+def test_a_person_of_one_project_meets_no_other_projects_job(doors: Doors) -> None:
+    with doors.service.store.write() as tx:
+        doors.tokens["ours"], token = make_token("ours", tx.now(), project="ours")
+        tx.add_token(token)
+    assert doors.get("/v1/jobs/@latest", "ours").status_code == 404
+    ours = doors.submit("k1", project="ours")
+    theirs = [doors.submit(f"k{n}", project="theirs")["id"] for n in (2, 3)]
+    assert doors.get("/v1/jobs/@latest", "ours").json()["job"]["id"] == ours["id"]
+    assert doors.get("/v1/jobs/@latest").json()["job"]["id"] == theirs[-1]
+    assert doors.get(f"/v1/jobs/{theirs[0]}", "ours").status_code == 404
+    unclear = doors.get("/v1/jobs/0", "ours")
+    assert unclear.status_code == 422
+    assert not [job for job in theirs if job in unclear.text]
 
 
 def test_an_unexpected_error_shows_a_number_and_not_its_insides(
