@@ -45,6 +45,7 @@ def serve(settings: Settings, *, ends_when_idle: bool) -> None:
         Conflict: another server serves it.
         BadInput: the port that running gangs report to is taken.
     """
+    os.umask(0o077)  # whatever it makes is its owner's, database and checkpoints too
     make_home(settings.home)
     with _lock(settings.home):
         schema_engine = open_engine(settings.database_url)

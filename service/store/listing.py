@@ -52,9 +52,15 @@ def _job(row: Sequence[Any]) -> dict[str, Any]:
     job = dict(zip(FIELDS, row, strict=True))
     for field in JSONS:
         job[field] = json.loads(job[field])
+    job["metrics"] = {name: _figure(value) for name, value in job["metrics"].items()}
     for field in INSTANTS:
         job[field] = _instant(job[field])
     return job
+
+
+def _figure(stored: float | str) -> float | None:
+    """A metric; what is not finite is stored as a string, and is null in answers."""
+    return None if isinstance(stored, str) else stored
 
 
 def _instant(microseconds: int | None) -> str | None:

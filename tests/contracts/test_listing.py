@@ -27,7 +27,7 @@ def test_the_quick_list_is_the_records_json(database: Path) -> None:
     with store.write() as tx:
         added = [tx.add_job(new_job(n, queue=f"q{n % 2}")) for n in range(1, 5)]
         why = Why("user:eva", Reason.OWNER, "cancelled")
-        tx.move_job(added[0], JobMove.CANCEL, why, metrics={"test_error": 2.5})
+        tx.move_job(added[0], JobMove.CANCEL, why, metrics={"test_error": 2.5, "x": float("inf")})
     assert listed_jobs(database) == to_json(store.jobs(JobFilter()))
     assert [job["seq"] for job in listed_jobs(database, limit=2)] == [4, 3]
     assert [job["seq"] for job in listed_jobs(database, queue="q1")] == [3, 1]
