@@ -103,7 +103,7 @@ class Agent:
         self._pruned: list[CheckpointPath] = []
         self._fingerprint = ""
         self._stopping = threading.Event()
-        self._replaced: Replaced | None = None
+        self._trouble: Exception | None = None  # that ends this agent
         self._nodes: tuple[NodeSeen, ...] = ()
 
     def stop(self) -> None:
@@ -111,7 +111,7 @@ class Agent:
         self._stopping.set()
 
     def run(self) -> None:
-        """Ask and watch until stopped; raises Replaced."""
+        """Ask and watch until stopped; raises Replaced, or what Ray has to say."""
         self._nodes = nodes_seen()
         asking = threading.Thread(target=self._ask, name="ask", daemon=True)
         asking.start()
@@ -126,14 +126,18 @@ class Agent:
             if (states != told or nodes != self._nodes) and self._sync(0.0):
                 told = states
             self._nodes = nodes
-        if self._replaced is not None:
-            raise self._replaced
+        if self._trouble is not None:
+            raise self._trouble
 
     def _ask(self) -> None:
         """Keep one question open at the service, so that its answer comes at once."""
-        while not self._stopping.is_set():
-            if not self._sync(LONG_POLL_SECONDS):
-                self._stopping.wait(AWAY_SECONDS)
+        try:
+            while not self._stopping.is_set():
+                if not self._sync(LONG_POLL_SECONDS):
+                    self._stopping.wait(AWAY_SECONDS)
+        except Exception as error:  # noqa: BLE001  # an agent that does not ask must not seem alive
+            self._trouble = error
+            self._stopping.set()
 
     def _sync(self, wait_seconds: float) -> bool:
         sync = Sync(
@@ -148,21 +152,20 @@ class Agent:
         try:
             answer = self._client.sync(sync)
         except Replaced as end:
-            self._replaced = end
+            self._trouble = end
             self._stopping.set()
             return False
         except (Away, Refused, ValueError) as trouble:
             log.warning("no sync: %s", trouble)
             return False
         with self._lock:
-            self._carry_out(answer, sync)
-        return True
+            return self._carry_out(answer, sync)
 
     def _states(self) -> Mapping[GangKey, GangState]:
         """What is to be told of every claimed gang that should be here."""
-        alive = gangs.living()
         with self._lock:
             claimed = [key for key, one in self._wanted.items() if not one.unclaimed]
+        alive = gangs.living()  # looked at later: a gang that starts meanwhile is not absent
         return {key: self._state(key, alive) for key in sorted(claimed)}
 
     def _state(self, key: GangKey, alive: Container[GangKey]) -> GangState:
@@ -181,18 +184,22 @@ class Agent:
             for key, state in self._states().items()
         )
 
-    def _carry_out(self, answer: SyncAnswer, sync: Sync) -> None:
-        """Make it so; an answer that a newer one has overtaken is dropped."""
+    def _carry_out(self, answer: SyncAnswer, sync: Sync) -> bool:
+        """Make it so; an answer that a newer one has overtaken is dropped.
+
+        Returns:
+            False where a claim got no answer: it is worth asking again soon.
+        """
         if answer.revision <= self._revision or self._stopping.is_set():
-            return
+            return True
         self._revision, self._fingerprint = answer.revision, answer.fingerprint
         told = set(sync.pruned)
         self._pruned = [path for path in self._pruned if path not in told]
         self._wanted = {GangKey(one.job_id, one.attempt): one for one in answer.gangs}
         self._unborn = {key: why for key, why in self._unborn.items() if key in self._wanted}
         for key, one in list(self._wanted.items()):
-            if one.unclaimed:
-                self._launch(key)
+            if one.unclaimed and not self._launch(key):
+                self._fingerprint = ""  # the same answer will be news again
         alive = gangs.living() if answer.stops else {}
         for stop in answer.stops:
             key = GangKey(stop.job_id, stop.attempt)
@@ -202,9 +209,14 @@ class Agent:
         for path in answer.prune:
             if path not in self._pruned and gangs.prune(self._settings.storage_url, path):
                 self._pruned.append(path)
+        return self._fingerprint != ""
 
-    def _launch(self, key: GangKey) -> None:
-        """Claim an attempt and start its gang; from the claim on it is ours to account for."""
+    def _launch(self, key: GangKey) -> bool:
+        """Claim an attempt and start its gang; from the claim on it is ours to account for.
+
+        Returns:
+            False where the service did not answer.
+        """
         token, token_sha256 = gangs.new_token()
         claim = Claim(
             boot_id=self._boot_id,
@@ -214,9 +226,12 @@ class Agent:
         )
         try:
             launch = self._client.claim(claim)
-        except (Away, Refused, ValueError) as trouble:
+        except (Refused, ValueError) as trouble:
             log.warning("attempt %d of %s is not ours: %s", key.attempt, key.job_id, trouble)
-            return
+            return True
+        except Away as trouble:
+            log.warning("no claim of attempt %d of %s: %s", key.attempt, key.job_id, trouble)
+            return False
         missing = {rank.node_id for rank in launch.ranks} - {node.node_id for node in self._nodes}
         try:
             if missing:
@@ -227,3 +242,4 @@ class Agent:
             log.exception("attempt %d of %s was not started", key.attempt, key.job_id)
             self._unborn[key] = f"it can't be started: {error}"
         self._wanted[key] = GangWanted(job_id=key.job_id, attempt=key.attempt, unclaimed=False)
+        return True

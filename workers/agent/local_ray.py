@@ -9,6 +9,7 @@ import importlib.util
 import json
 import os
 import secrets
+import shutil
 import signal
 import socket
 import subprocess
@@ -25,6 +26,7 @@ END_SECONDS = 5.0  # from SIGTERM to SIGKILL
 POLL_SECONDS = 0.05
 OBJECT_STORE_BYTES = 100_000_000  # nothing large goes through Ray here
 RECORD = "ray.json"
+FOLDER_PREFIX = "strata-"
 TOKEN = "ray_token"  # noqa: S105  # a file's name
 
 
@@ -75,9 +77,9 @@ def end_local_ray(home: Path) -> None:
         if process.pid == recorded.pid:
             _signal(process, signal.SIGTERM)
     psutil.wait_procs(members, timeout=END_SECONDS)
-    for process in _session(recorded.pid, recorded.started_at):
-        _signal(process, signal.SIGKILL)
+    _kill_session(recorded.pid, recorded.started_at)
     (home / RECORD).unlink(missing_ok=True)
+    _delete(Path(recorded.folder))
 
 
 def environment(home: Path) -> dict[str, str]:
@@ -93,7 +95,8 @@ def environment(home: Path) -> dict[str, str]:
 
 def _start(home: Path, cpus: int) -> LocalRay:
     # Names of sockets end at 107 bytes, so Ray's folder can't lie in a state folder of any depth.
-    folder = tempfile.mkdtemp(prefix="strata-", dir="/tmp")  # mode 0700, random
+    # Ray opens its folder to everybody, hence one around it: mode 0700 and a random name.
+    folder = f"{tempfile.mkdtemp(prefix=FOLDER_PREFIX, dir='/tmp')}/ray"
     log_path = home / "logs" / "ray.log"
     log_path.parent.mkdir(parents=True, exist_ok=True)
     with log_path.open("wb") as log:
@@ -105,8 +108,13 @@ def _start(home: Path, cpus: int) -> LocalRay:
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-    address = _wait_address(process, Path(folder), log_path)
     started_at = psutil.Process(process.pid).create_time()
+    address = _wait_address(process, Path(folder), log_path)
+    if address is None:
+        _kill_session(process.pid, started_at)
+        process.wait()
+        _delete(Path(folder))
+        raise RayFailed(f"the local Ray did not start; its last words are in {log_path}")
     ray = LocalRay(process.pid, started_at, address, folder)
     record = home / RECORD
     record.write_text(json.dumps(asdict(ray)))
@@ -144,7 +152,8 @@ def _inherited() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
 
 
-def _wait_address(process: subprocess.Popen[bytes], folder: Path, log_path: Path) -> str:
+def _wait_address(process: subprocess.Popen[bytes], folder: Path, log_path: Path) -> str | None:
+    """Where the Ray listens, once it does; None where it ended or takes too long."""
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
         if process.poll() is not None:
@@ -153,9 +162,7 @@ def _wait_address(process: subprocess.Popen[bytes], folder: Path, log_path: Path
             for file in folder.glob("session_latest/gcs_server_port_*"):
                 return f"{_host()}:{file.read_text().strip()}"
         time.sleep(POLL_SECONDS)
-    if process.poll() is None:
-        os.killpg(process.pid, signal.SIGKILL)
-    raise RayFailed(f"the local Ray did not start; its last words are in {log_path}")
+    return None
 
 
 def _host() -> str:
@@ -192,6 +199,19 @@ def _session(leader: int, started_at: float) -> list[psutil.Process]:
         if is_member:
             members.append(process)
     return members
+
+
+def _kill_session(leader: int, started_at: float) -> None:
+    members = _session(leader, started_at)
+    for process in members:
+        _signal(process, signal.SIGKILL)
+    psutil.wait_procs(members, timeout=END_SECONDS)
+
+
+def _delete(folder: Path) -> None:
+    """Delete a Ray's folder with the one around it, if that is one of ours."""
+    if folder.parent.name.startswith(FOLDER_PREFIX):
+        shutil.rmtree(folder.parent, ignore_errors=True)
 
 
 def _signal(process: psutil.Process, number: int) -> None:

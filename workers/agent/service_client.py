@@ -28,7 +28,10 @@ class ServiceClient:
     def __init__(self, name: str, urls: Sequence[str], token: str) -> None:
         self._name = name
         self._urls = [url.rstrip("/") for url in urls]
-        self._headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+        self._http = httpx.Client(
+            headers={"Authorization": f"Bearer {token}", "Content-Type": "application/json"},
+            trust_env=False,  # a proxy for the internet is none for the service
+        )
         self._turn = 0
 
     @property
@@ -53,9 +56,7 @@ class ServiceClient:
     def _post(self, path: str, content: str, seconds: float) -> httpx.Response:
         url = self._urls[self._turn % len(self._urls)] + path
         try:
-            response = httpx.post(
-                url, content=content, headers=self._headers, timeout=seconds, trust_env=False
-            )
+            response = self._http.post(url, content=content, timeout=seconds)
         except (httpx.HTTPError, OSError) as error:
             self._turn += 1
             raise Away(f"{url} does not answer: {error}") from error

@@ -7,12 +7,13 @@ heartbeats. It outlives the agent that made it and any absence of the service.
 import logging
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 
 import ray
 
 from workers.contract.launch import LaunchSpec
 from workers.contract.outcome import Outcome, Result, StopReason
-from workers.contract.reports import Ended, GangStarted, Noticed, StopOrder
+from workers.contract.reports import Ended, FactBody, GangStarted, Noticed, StopOrder
 from workers.gang.fact_log import FactLog, inherited, with_inherited
 from workers.gang.log_chunks import capture
 from workers.gang.rank import TRAIN
@@ -24,10 +25,11 @@ from workers.gang.verdicts import (
     of_ends,
     overdue,
 )
-from workers.gang.watchdog import Watchdog
+from workers.gang.watchdog import Watchdog, lagging
 
 POLL_SECONDS = 0.05  # how late a death, a fact or an order may be noticed
 COLLATERAL_SECONDS = 0.3  # after the first error, for those that come of it
+LAST_WORDS_SECONDS = 5.0  # for the answer of a rank that has ended; a busy machine takes its time
 UP_PHASES = frozenset({"starting", "joining"})  # before every rank has joined
 
 log = logging.getLogger(__name__)
@@ -68,6 +70,7 @@ class _Watch:
         self._phases = ["starting"] * launch.world_size
         self._devices = [""] * launch.world_size
         self._is_up = False
+        self._early: list[FactBody] = []  # told before all were known to be up
         self._order: StopOrder | None = None
         self._ordered_at = 0.0
         self._began_at = time.monotonic()
@@ -97,16 +100,22 @@ class _Watch:
             return self._conclude(ends)
         return self._check_start() or self._check_stop() or self._check_hang()
 
-    def _hear(self) -> None:
+    def _hear(self, wait_seconds: float = 0.0) -> None:
         """Take what the ranks have to say."""
-        for rank, status in self._gang.poll(self._order).items():
+        for rank, status in self._gang.poll(self._order, wait_seconds).items():
             self._steps[rank], self._phases[rank] = status.step, status.phase
             self._devices[rank] = status.device
-            if not self._is_up and not UP_PHASES & set(self._phases):
-                self._start()
-            for fact in status.facts:
-                self._facts.add(fact)
+            self._early += status.facts
+        if not self._is_up and not UP_PHASES & set(self._phases):
+            self._start()
+        if self._is_up:
+            self._tell_early()
         self._reporter.rank_steps = tuple(self._steps)
+
+    def _tell_early(self) -> None:
+        for fact in self._early:
+            self._facts.add(fact)
+        self._early = []
 
     def _start(self) -> None:
         self._is_up = True
@@ -129,11 +138,10 @@ class _Watch:
             while time.monotonic() < deadline and len(ends) < self._launch.world_size:
                 ends = self._gang.ends(POLL_SECONDS)
             verdict = of_ends(self._launch, ends) or verdict
-        self._hear()
-        deadline = time.monotonic() + POLL_SECONDS
-        while time.monotonic() < deadline:  # the facts that were told last
-            self._gang.ends(POLL_SECONDS / 5)
-            self._hear()
+        # A poll may be on its way that was asked before the last fact was told: so twice.
+        self._hear(LAST_WORDS_SECONDS)
+        self._hear(LAST_WORDS_SECONDS)
+        self._tell_early()
         return verdict
 
     def _check_start(self) -> Outcome | None:
@@ -180,5 +188,7 @@ class _Watch:
         hang = self._watchdog.look(self._steps, self._phases, time.monotonic())
         if hang is None:
             return None
+        stacks = self._gang.stacks()
+        hang = replace(hang, rank=lagging(self._steps, stacks))
         self._facts.add(Noticed(code="hang", sentence=hang.sentence))
-        return hanging(hang, self._gang.stacks())
+        return hanging(hang, stacks)

@@ -20,6 +20,7 @@ from workers.contract.reports import (
     CheckpointWritten,
     Fact,
     FactBody,
+    GangStarted,
     Progress,
     StageEnded,
 )
@@ -63,25 +64,23 @@ class FactLog:
 
 
 def inherited(launch: LaunchSpec) -> list[CheckpointWritten | StageEnded]:
-    """What the predecessor wrote down and the service does not know, as far as it is whole.
+    """What the predecessors wrote down and the service does not know, as far as it is whole.
 
     These are checkpoints newer than those that the launch names, and the ends of their stages. The
     successor tells them under its own numbers, and may resume from them.
     """
     known = launch.resume[0].step if launch.resume else -1
-    facts = list(_facts(launch, launch.attempt - 1))
+    bodies = _unheard(launch)
     newer = [
-        fact.body
-        for fact in facts
-        if isinstance(fact.body, CheckpointWritten) and fact.body.ref.step > known
+        body for body in bodies if isinstance(body, CheckpointWritten) and body.ref.step > known
     ]
     whole = {one.ref.path for one in newer if is_whole(launch.storage_url, one.ref)}
     last = max((one.ref.stage_index for one in newer if one.ref.path in whole), default=-1)
     return [
-        fact.body
-        for fact in facts
-        if (isinstance(fact.body, CheckpointWritten) and fact.body.ref.path in whole)
-        or (isinstance(fact.body, StageEnded) and fact.body.index <= last)
+        body
+        for body in bodies
+        if (isinstance(body, CheckpointWritten) and body.ref.path in whole)
+        or (isinstance(body, StageEnded) and body.index <= last)
     ]
 
 
@@ -109,10 +108,23 @@ def is_whole(storage_url: str, ref: CheckpointRef) -> bool:
     return True
 
 
+def _unheard(launch: LaunchSpec) -> list[CheckpointWritten | StageEnded]:
+    """The predecessors' checkpoints and stage ends, oldest first, each once.
+
+    A gang that was up had told all that it inherited, so no attempt before it has more to say.
+    """
+    found: list[CheckpointWritten | StageEnded] = []
+    for attempt in range(launch.attempt - 1, 0, -1):
+        bodies = [fact.body for fact in _facts(launch, attempt)]
+        told = [body for body in bodies if isinstance(body, CheckpointWritten | StageEnded)]
+        found = [*told, *(body for body in found if body not in told)]
+        if any(isinstance(body, GangStarted) for body in bodies):
+            break
+    return found
+
+
 def _facts(launch: LaunchSpec, attempt: int) -> Iterable[Fact]:
     """The facts that an attempt wrote down, in order."""
-    if attempt < 1:
-        return
     folder = join(launch.storage_url, f"{attempt_folder(launch.job_id, attempt)}/facts")
     files, place = url_to_fs(folder)
     for name in _names(files, place):

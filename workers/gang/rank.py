@@ -5,6 +5,7 @@ import importlib
 import logging
 import os
 import socket
+import sys
 import tempfile
 import threading
 import traceback
@@ -18,9 +19,10 @@ from workers.contract.outcome import CAUSE_LINES_MAX, FailureKind, Outcome, Trai
 from workers.contract.reports import FactBody, Progress, StopOrder
 from workers.contract.wire import Message
 from workers.gang.log_chunks import LogChunks, capture
+from workers.gang.orphan import OrphanWatch
 
 TRAIN = "workers.training.run:train"
-TOLD_MAX = 10_000  # facts that wait for the driver; it asks ten times a second
+TOLD_MAX = 10_000  # facts that wait for the driver; it asks twenty times a second
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +58,7 @@ class Told:
         self.device = ""
 
     def tell(self, fact: FactBody) -> None:
-        """Keep a fact; of progress only the newest where nobody has asked for long."""
+        """Keep a fact; progress is dropped where nobody has asked for long."""
         with self._lock:
             if isinstance(fact, Progress) and len(self._facts) >= TOLD_MAX:
                 return
@@ -95,6 +97,7 @@ class Rank:
         self._rank = rank
         self._entry = entry
         self._told = Told()
+        self._orphan_watch = OrphanWatch(_end_orphan)
         os.environ.update(self._launch.env)
         # torch takes a second to import: begin while the others are still being born.
         self._imported = _Later(lambda: _load(entry))
@@ -108,6 +111,7 @@ class Rank:
 
     def poll(self, order_json: str | None) -> str:
         """Take an order, and say what is new."""
+        self._orphan_watch.called()
         order = StopOrder.model_validate_json(order_json) if order_json else None
         return self._told.status(order).model_dump_json()
 
@@ -125,7 +129,7 @@ class Rank:
         try:
             end = RankEnd(outcome=self._train(meeting_point))
         except BaseException as error:  # noqa: BLE001  # told to the owner, whatever it is
-            end = _failed(error)
+            end = failure_of(error)
             log.error("%s", "\n".join(end.last_lines))
         finally:
             self._told.phase("ended")
@@ -170,13 +174,19 @@ class _Later:
             self._error = error
 
 
+def _end_orphan() -> None:
+    sys.stderr.write("the driver has fallen silent: this rank ends itself\n")
+    os._exit(1)  # the training may hold any lock
+
+
 def _load(entry: str) -> Callable[..., Outcome]:
     module, _, name = entry.partition(":")
     train: Callable[..., Outcome] = getattr(importlib.import_module(module), name)
     return train
 
 
-def _failed(error: BaseException) -> RankEnd:
+def failure_of(error: BaseException) -> RankEnd:
+    """An exception as the end of a rank: its kind, its text and its traceback."""
     lines = traceback.format_exception(error)
     text = "".join(lines).rstrip().splitlines()
     return RankEnd(

@@ -4,12 +4,11 @@ Everything here belongs to the driver that makes it: when the driver dies, Ray e
 frees the group. A detached placement group would outlive it.
 """
 
-import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import ray
-from ray.exceptions import GetTimeoutError, RayActorError, RayError
+from ray.exceptions import ActorUnavailableError, GetTimeoutError, RayActorError, RayError
 from ray.util.placement_group import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
@@ -17,11 +16,10 @@ from workers.contract.launch import LaunchSpec
 from workers.contract.reports import StopOrder
 from workers.contract.wire import JobId
 from workers.gang.rank import Rank, RankStatus
+from workers.gang.watchdog import SILENT
 
 NAMESPACE = "strata"  # an anonymous one would never find its actors again
 STACKS_SECONDS = 5.0
-
-log = logging.getLogger(__name__)
 
 
 def driver_name(job_id: JobId, attempt: int) -> str:
@@ -60,20 +58,24 @@ class RayGang:
         self._meeting = self._control(0, "meeting_point")
         self._ends: list[Any] = []
         self._polls: dict[int, Any] = {}
+        self._dead: dict[int, RayError] = {}
 
-    def try_meet(self) -> bool:
-        """Let the ranks train as soon as rank 0 knows where to meet; True once they were told."""
+    def try_meet(self) -> None:
+        """Let the ranks train as soon as rank 0 knows where to meet."""
         if self._ends:
-            return True
+            return
         ready, _ = ray.wait([self._meeting], timeout=0)
         if not ready:
-            return False
-        place = ray.get(self._meeting)
+            return
+        try:
+            place = ray.get(self._meeting)
+        except RayError as error:
+            self._dead[0] = error
+            return
         self._ends = [rank.train.remote(place) for rank in self._ranks]
-        return True
 
-    def poll(self, order: StopOrder | None) -> dict[int, RankStatus]:
-        """Ask every rank that is not being asked; return the answers that are there by now.
+    def poll(self, order: StopOrder | None, wait_seconds: float = 0.0) -> dict[int, RankStatus]:
+        """Ask every rank that is not being asked; return the answers that come in time.
 
         A rank that answers late delays nobody else.
         """
@@ -81,31 +83,31 @@ class RayGang:
         for rank in range(len(self._ranks)):
             if rank not in self._polls:
                 self._polls[rank] = self._control(rank, "poll", order_json)
-        ready, _ = ray.wait(list(self._polls.values()), num_returns=len(self._polls), timeout=0)
+        asked = list(self._polls.values())
+        ready, _ = ray.wait(asked, num_returns=len(asked), timeout=wait_seconds)
         answers: dict[int, RankStatus] = {}
         for rank, ref in list(self._polls.items()):
             if ref in ready:
                 del self._polls[rank]
                 try:
                     answers[rank] = RankStatus.model_validate_json(ray.get(ref))
-                except RayError as error:
-                    log.info("rank %d does not answer: %s", rank, _first_line(error))
+                except ActorUnavailableError:
+                    continue  # a connection broke, not a rank
+                except RayError as error:  # before it trains, this alone tells of its death
+                    self._dead[rank] = error
         return answers
 
     def ends(self, wait_seconds: float) -> dict[int, str | RayError]:
         """The ranks that have ended: with the text of a RankEnd, or with Ray's error."""
         refs = self._ends or [self._meeting]
         ready, _ = ray.wait(refs, num_returns=len(refs), timeout=wait_seconds)
-        found: dict[int, str | RayError] = {}
-        for rank, ref in enumerate(refs):
+        found: dict[int, str | RayError] = dict(self._dead)
+        for rank, ref in enumerate(self._ends):
             if ref in ready:
                 try:
-                    value = ray.get(ref)
+                    found[rank] = ray.get(ref)
                 except RayError as error:
                     found[rank] = error
-                else:
-                    if self._ends:
-                        found[rank] = value
         return found
 
     def stacks(self) -> Mapping[int, Sequence[str]]:
@@ -116,7 +118,7 @@ class RayGang:
             try:
                 found[rank] = ray.get(ref, timeout=STACKS_SECONDS)
             except (GetTimeoutError, RayActorError):
-                found[rank] = ["(it does not answer)"]
+                found[rank] = [SILENT]
         return found
 
     def end(self) -> None:
@@ -138,7 +140,3 @@ def lost_nodes(launch: LaunchSpec) -> frozenset[str]:
 
 def _bundle(cpus: int, gpus: int) -> dict[str, float]:
     return {"CPU": cpus, "GPU": gpus} if gpus else {"CPU": cpus}
-
-
-def _first_line(error: RayError) -> str:
-    return str(error).splitlines()[0]

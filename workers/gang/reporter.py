@@ -34,7 +34,11 @@ class Reporter:
         self._heartbeat_seconds = launch.deadlines.heartbeat_seconds
         path = f"/v1/attempts/{launch.job_id}/{launch.attempt}/reports"
         self._urls = [url.rstrip("/") + path for url in urls]
-        self._headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+        self._http = httpx.Client(
+            headers={"Authorization": f"Bearer {token}", "Content-Type": "application/json"},
+            timeout=ANSWER_SECONDS,
+            trust_env=False,  # a proxy for the internet is none for the service
+        )
         self._changed = threading.Condition()
         self._waiting: list[Fact] = []
         self._held = 0
@@ -100,15 +104,9 @@ class Reporter:
                 )
 
     def _send(self, url: str, report: Report) -> bool:
-        """Send one report; False where the service is away or does not understand."""
+        """Send one report; False where it is to be sent again: the service is away, say."""
         try:
-            response = httpx.post(
-                url,
-                content=report.model_dump_json(),
-                headers=self._headers,
-                timeout=ANSWER_SECONDS,
-                trust_env=False,  # a proxy for the internet is none for the service
-            )
+            response = self._http.post(url, content=report.model_dump_json())
         except (httpx.HTTPError, OSError) as error:
             log.warning("the service does not answer: %s", error)
             return False
@@ -130,4 +128,5 @@ class Reporter:
             self._waiting = [fact for fact in self._waiting if fact.seq > self._held]
             self._stop_order = answer.stop or self._stop_order
             self._changed.notify_all()
-        return True
+            # Facts that it answers and does not hold are told again, but not at once.
+            return not report.facts or self._held >= report.facts[0].seq

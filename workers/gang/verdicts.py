@@ -4,7 +4,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from ray.exceptions import RayActorError, RayError
+from ray.exceptions import OutOfMemoryError, RayActorError, RayError
 
 from workers.contract.launch import LaunchSpec
 from workers.contract.outcome import (
@@ -115,9 +115,13 @@ def _outcome(launch: LaunchSpec, rank: int, end: RankEnd | RayError) -> Outcome:
 def _died(launch: LaunchSpec, rank: int, error: RayError) -> Outcome:
     lost = lost_nodes(launch)
     node = launch.ranks[rank].node_id
-    is_node = node in lost
-    failure = FailureKind.NODE_LOST if is_node else FailureKind.WORKER_DIED
-    what = f"its node {node} is gone" if is_node else _first_sentence(error)
+    what = f"its node {node} is gone" if node in lost else _first_sentence(error)
+    if node in lost:
+        failure = FailureKind.NODE_LOST
+    elif isinstance(error, OutOfMemoryError):  # Ray killed it before the kernel would have
+        failure = FailureKind.OUT_OF_MEMORY
+    else:
+        failure = FailureKind.WORKER_DIED
     return Outcome(
         result=Result.FAILED,
         failure=failure,

@@ -49,16 +49,16 @@ def fact(seq: int, body: FactBody) -> Fact:
     return Fact(seq=seq, at=datetime.now(UTC), body=body)
 
 
-def written(storage: Path, step: int, attempt: int) -> CheckpointWritten:
+def written(storage: Path, step: int, attempt: int, job_id: JobId = JOB) -> CheckpointWritten:
     """A checkpoint that really stands there, of one small file."""
-    path = checkpoint_folder(JOB, "finetune", step, attempt)
+    path = checkpoint_folder(job_id, "finetune", step, attempt)
     folder = storage / path
     folder.mkdir(parents=True)
     content = f"weights of step {step}".encode()
     (folder / "data").write_bytes(content)
     file = ManifestFile(name="data", bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
     manifest = Manifest(
-        job_id=JOB,
+        job_id=job_id,
         attempt=attempt,
         stage_index=0,
         stage="finetune",
@@ -81,9 +81,9 @@ def written(storage: Path, step: int, attempt: int) -> CheckpointWritten:
     )
 
 
-def wrote_down(storage: Path, attempt: int, *bodies: FactBody) -> None:
+def wrote_down(storage: Path, attempt: int, *bodies: FactBody, job_id: JobId = JOB) -> None:
     """Leave facts as an attempt of before would have."""
     for seq, body in enumerate(bodies, start=1):
-        place = storage / fact_file(JOB, attempt, seq)
+        place = storage / fact_file(job_id, attempt, seq)
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_text(json.dumps(json.loads(fact(seq, body).model_dump_json())))

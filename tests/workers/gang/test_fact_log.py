@@ -4,9 +4,10 @@ from pathlib import Path
 
 from tests.workers.gang.launches import JOB, launch, progress, written, wrote_down
 from workers.contract.paths import fact_file
-from workers.contract.reports import Fact, Noticed, StageEnded, StageKind
+from workers.contract.reports import Fact, GangStarted, Noticed, StageEnded, StageKind
 from workers.gang.fact_log import FactLog, inherited, with_inherited
 
+UP = GangStarted(world_size=2)
 NOTICED = Noticed(code="x", sentence="X.")
 ENDED = StageEnded(
     index=0,
@@ -58,3 +59,18 @@ def test_a_damaged_one_is_not_inherited(tmp_path: Path) -> None:
 
 def test_a_first_attempt_inherits_nothing(tmp_path: Path) -> None:
     assert inherited(launch(tmp_path)) == []
+
+
+def test_an_attempt_that_never_came_up_hides_nothing(tmp_path: Path) -> None:
+    first, second = written(tmp_path, 10, 1), written(tmp_path, 20, 1)
+    wrote_down(tmp_path, 1, UP, first, second)
+    wrote_down(tmp_path, 2, first)  # it died while it told what it had inherited
+    third = launch(tmp_path, attempt=4)
+    assert inherited(third) == [first, second]
+
+
+def test_what_lies_before_a_gang_that_was_up_is_told_already(tmp_path: Path) -> None:
+    old, new = written(tmp_path, 10, 1), written(tmp_path, 20, 2)
+    wrote_down(tmp_path, 1, UP, old)
+    wrote_down(tmp_path, 2, UP, new)
+    assert inherited(launch(tmp_path, attempt=3)) == [new]

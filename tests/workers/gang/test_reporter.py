@@ -89,3 +89,16 @@ def test_a_closed_attempt_is_not_told_again(service: StandIn, reporter: Reporter
     assert not reporter.wait_held(1, PATIENCE_SECONDS)
     assert reporter.is_closed
     assert service.facts == []
+
+
+def test_facts_that_are_answered_and_not_held_are_not_told_in_a_rush(
+    service: StandIn, reporter: Reporter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reporter_module, "BACKOFF_SECONDS", 0.2)
+    service.is_forgetful = True
+    before = service.requests
+    reporter.submit(fact(1, notice(1)))
+    service.wait(lambda: service.requests >= before + 3, "it tries again")
+    assert service.requests < before + 10
+    service.is_forgetful = False
+    assert reporter.wait_held(1, PATIENCE_SECONDS)

@@ -3,7 +3,7 @@
 import pytest
 
 from workers.contract.launch import Deadlines
-from workers.gang.watchdog import Watchdog
+from workers.gang.watchdog import SILENT, Watchdog, lagging
 
 TRAIN = ["train", "train"]
 
@@ -41,3 +41,40 @@ def test_other_phases_rest_the_clock(dog: Watchdog, phase: str) -> None:
     assert dog.look([7, 7], ["train", phase], 1000.0) is None
     assert dog.look([7, 7], TRAIN, 1001.0) is None
     assert dog.look([7, 7], TRAIN, 1032.0) is not None
+
+
+WAITS = [
+    "Thread 0x1 (most recent call first):",
+    '  File "/x/threading.py", line 324 in wait',
+    '  File "/x/workers/gang/orphan.py", line 33 in _run',
+    "",
+    "Thread 0x2 (most recent call first):",
+    '  File "/x/torch/distributed/distributed_c10d.py", line 3010 in all_reduce',
+    '  File "/x/workers/gang/rank.py", line 140 in _train',
+]
+WORKS = [*WAITS[:5], '  File "/x/data.py", line 7 in rows', WAITS[6]]
+
+
+@pytest.mark.parametrize(
+    ("steps", "stacks", "rank"),
+    [
+        ([7, 7, 7], [WAITS, WORKS, WAITS], 1),
+        ([7, 7, 7], [WAITS, WAITS, [SILENT]], 2),
+        ([7, 7, 7], [WAITS, WORKS, [SILENT]], 2),
+        ([7, 7, 7], [WAITS, WAITS, WAITS], None),
+        ([8, 7, 7], [WORKS, WAITS, WORKS], 2),
+        ([8, 7, 8], [WORKS, WAITS, WAITS], 1),
+    ],
+)
+def test_who_lags_is_seen_by_where_it_is(
+    steps: list[int], stacks: list[list[str]], rank: int | None
+) -> None:
+    assert lagging(steps, dict(enumerate(stacks))) == rank
+
+
+def test_a_gang_in_which_all_wait_names_nobody(dog: Watchdog) -> None:
+    dog.look([7, 7], TRAIN, 0.0)
+    hang = dog.look([7, 7], TRAIN, 31.0)
+    assert hang is not None
+    assert hang.rank is None
+    assert "wait for each other" in hang.sentence
