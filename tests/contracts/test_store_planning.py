@@ -1,5 +1,6 @@
 """What a store promises of the planner's snapshot and of leadership, on every database."""
 
+import time
 from datetime import timedelta
 
 import pytest
@@ -15,6 +16,7 @@ from workers.contract.outcome import FailureKind, StopReason
 
 LIVES = 1000.0  # a lease that outlives the test
 IS_OVER = 0.0  # a lease that is over at once
+DEADLINE_SECONDS = 30.0
 SHARES = (Share("n1", 2, 1), Share("n2", 2, 1))
 
 
@@ -163,6 +165,21 @@ def test_another_holder_takes_over_an_expired_lease_in_a_new_epoch(store: Store)
     second = lead(store, "two")
     assert second.epoch > first.epoch
     assert store.take_lead(LEADER, "one", LIVES) is None
+
+
+def test_a_lease_runs_out_by_itself_and_not_before_its_time(
+    store: Store, clock: ManualClock, database_url: str
+) -> None:
+    seconds = 0.3
+    asked_at = store.now()
+    lead(store, "one", seconds)
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    while (heir := store.take_lead(LEADER, "two", LIVES)) is None:
+        assert time.monotonic() < deadline
+        if database_url.startswith("sqlite"):
+            clock.advance(0.05)
+    assert heir.epoch == 2
+    assert store.now() >= asked_at + timedelta(seconds=seconds)
 
 
 def test_a_holder_whose_lease_expired_begins_a_new_epoch_too(store: Store) -> None:

@@ -18,21 +18,22 @@ from tests.contracts.replay import assert_log_replays
 from workers.contract.outcome import StopReason
 
 THREADS = 4
+CANCELLING_THREADS = 8
 OVERLAP_SECONDS = 0.3  # how long we look whether the other one waits; it may be slower, not faster
 DEADLINE_SECONDS = 60.0
 T = TypeVar("T")
 
 
-def at_once(act: Callable[[int], T]) -> list[T]:
+def at_once(act: Callable[[int], T], threads: int = THREADS) -> list[T]:
     """What several threads got that began together."""
-    barrier = threading.Barrier(THREADS)
+    barrier = threading.Barrier(threads)
 
     def begin(number: int) -> T:
         barrier.wait(DEADLINE_SECONDS)
         return act(number)
 
-    with ThreadPoolExecutor(THREADS) as pool:
-        return list(pool.map(begin, range(THREADS), timeout=DEADLINE_SECONDS))
+    with ThreadPoolExecutor(threads) as pool:
+        return list(pool.map(begin, range(threads), timeout=DEADLINE_SECONDS))
 
 
 def is_done_soon(future: Future[T]) -> bool:
@@ -215,11 +216,11 @@ def test_2000_jobs_are_cancelled_at_once_and_the_database_is_never_locked(store:
         jobs = [tx.add_job(new_job(number)) for number in range(2000)]
 
     def cancel(thread: int) -> int:
-        share = jobs[thread::THREADS]
+        share = jobs[thread::CANCELLING_THREADS]
         for job in share:
             with store.write() as tx:
                 tx.move_job(job, JobMove.CANCEL, Why("user:eva", Reason.OWNER, "cancelled"))
         return len(share)
 
-    assert sum(at_once(cancel)) == 2000
+    assert sum(at_once(cancel, CANCELLING_THREADS)) == 2000
     assert store.count_jobs() == {("default", JobState.CANCELLED): 2000}
