@@ -13,10 +13,13 @@ from service.settings import Settings, make_home, read_settings
 
 @click.command()
 @click.option("--address", metavar="HOST:PORT", help="The Ray cluster's GCS; a node of it is here.")
+@click.option("--join", is_flag=True, help="Start a node of it here, which offers nothing.")
 @click.option("--name", default="local", show_default=True, help="One for each cluster.")
 @click.option("--url", "urls", multiple=True, help="A server; may be repeated. [STRATA_URL]")
 @click.option("--embedded", is_flag=True, help="For the state folder's server and a local Ray.")
-def agent(address: str | None, name: str, urls: tuple[str, ...], embedded: bool) -> None:
+def agent(
+    address: str | None, join: bool, name: str, urls: tuple[str, ...], embedded: bool
+) -> None:
     """Run an agent: it asks the server which gangs should run on its Ray, and sees to it.
 
     STRATA_TOKEN is the agent's token, made by `strata tokens create --agent NAME`.
@@ -36,11 +39,12 @@ def agent(address: str | None, name: str, urls: tuple[str, ...], embedded: bool)
             f"an agent needs {error.name}", remedy="pip install 'strata[worker]'"
         ) from error
     words = _of_home(settings) if embedded else _given(settings, address, urls)
-    words |= {"name": name, "storage_url": settings.storage_url}
+    words |= {"name": name, "storage_url": settings.storage_url, "joins": join and not embedded}
+    failed = importlib.import_module("workers.agent.ray_node").RayFailed
     replaced = importlib.import_module("workers.agent.service_client").Replaced
     try:
         module.run_agent(module.AgentSettings(**words))
-    except local_ray.RayFailed as error:
+    except failed as error:
         raise Unreachable(str(error)) from error
     except replaced as error:
         raise Conflict(str(error), remedy="one agent has a name") from error

@@ -19,6 +19,7 @@ import ray
 from workers.agent import gangs, local_ray
 from workers.agent.gangs import GangKey
 from workers.agent.nodes import nodes_seen
+from workers.agent.ray_node import JoinedNode, RayFailed
 from workers.agent.service_client import Away, Refused, Replaced, ServiceClient
 from workers.contract.inventory import (
     CheckpointPath,
@@ -51,6 +52,7 @@ class AgentSettings:
     token: str
     storage_url: str
     ray_address: str | None = None  # None: the state folder's local Ray; see `environment` there
+    joins: bool = False  # start a node of the Ray at `ray_address` here first
     home: Path | None = None
     local_cpus: int = 2
     entry: str = TRAIN  # what ranks call, as module:function
@@ -63,35 +65,43 @@ def run_agent(settings: AgentSettings) -> None:
         RayFailed: Ray can't be started or joined.
         Replaced: another agent has taken over the name.
     """
-    _join_ray(settings)
-    agent = Agent(settings)
-    signal.signal(signal.SIGTERM, lambda *_: agent.stop())
-    signal.signal(signal.SIGINT, lambda *_: agent.stop())
+    node = _join_ray(settings)
     try:
+        agent = Agent(settings, node)
+        signal.signal(signal.SIGTERM, lambda *_: agent.stop())
+        signal.signal(signal.SIGINT, lambda *_: agent.stop())
         agent.run()
     finally:
         ray.shutdown()
+        if node is not None:
+            node.end()
 
 
-def _join_ray(settings: AgentSettings) -> None:
-    address = settings.ray_address
+def _join_ray(settings: AgentSettings) -> JoinedNode | None:
+    address, node = settings.ray_address, None
     if address is None:
         assert settings.home is not None
         address = local_ray.ensure_local_ray(settings.home, settings.local_cpus).address
+    elif settings.joins:
+        node = JoinedNode(address)
     try:
         ray.init(address=address, namespace=NAMESPACE, log_to_driver=False, logging_level="ERROR")
     except (ConnectionError, RuntimeError, ValueError) as error:
-        raise local_ray.RayFailed(
+        if node is not None:
+            node.end()
+        raise RayFailed(
             f"the Ray at {address} can't be joined ({str(error).splitlines()[0]}); does a node of "
             "it run on this host, and are RAY_AUTH_MODE and its token those of the cluster?"
         ) from error
+    return node
 
 
 class Agent:
     """One agent process on a Ray cluster that it has joined."""
 
-    def __init__(self, settings: AgentSettings) -> None:
+    def __init__(self, settings: AgentSettings, node: JoinedNode | None = None) -> None:
         self._settings = settings
+        self._node = node  # that lives and dies with us
         self._client = ServiceClient(settings.name, settings.service_urls, settings.token)
         self._cluster_id = ray.get_runtime_context().get_session_name()
         # A newer boot's id sorts after an older one's.
@@ -119,6 +129,8 @@ class Agent:
         told = self._states()
         looked_at = time.monotonic()
         while not self._stopping.wait(WATCH_SECONDS):
+            if self._node is not None and not self._node.is_alive:
+                raise RayFailed("this agent's node of Ray has ended; the agent must start again")
             nodes = self._nodes
             if time.monotonic() - looked_at > NODES_SECONDS:
                 nodes, looked_at = nodes_seen(), time.monotonic()

@@ -5,33 +5,23 @@ interfaces whatever it is told, so its token is the guard: it lies in the state 
 its owner only, and never in `~/.ray`.
 """
 
-import importlib.util
 import json
 import os
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
-import sys
 import tempfile
-import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import psutil
 
-START_SECONDS = 60.0
-END_SECONDS = 5.0  # from SIGTERM to SIGKILL
-POLL_SECONDS = 0.05
-OBJECT_STORE_BYTES = 100_000_000  # nothing large goes through Ray here
+from workers.agent.ray_node import END_SECONDS, RayFailed, client_port, is_ready, start_command
+
 RECORD = "ray.json"
 FOLDER_PREFIX = "strata-"
 TOKEN = "ray_token"  # noqa: S105  # a file's name
-
-
-class RayFailed(Exception):
-    """The local Ray can't be started or joined; the text says why."""
 
 
 @dataclass(frozen=True)
@@ -123,28 +113,9 @@ def _start(home: Path, cpus: int) -> LocalRay:
 
 
 def _command(cpus: int, folder: str) -> list[str]:
-    zero_ports = (
-        "port",
-        "node-manager-port",
-        "object-manager-port",
-        "min-worker-port",
-        "max-worker-port",
-        "dashboard-agent-listen-port",
-        "dashboard-agent-grpc-port",
-        "runtime-env-agent-port",
-        "metrics-export-port",
-    )
-    command = [
-        *(sys.executable, "-c", "from ray.scripts.scripts import main; main()"),
-        *("start", "--head", "--block"),
-        *(f"--{name}=0" for name in zero_ports),
-        *("--include-dashboard=false", "--include-log-monitor=false", "--disable-usage-stats"),
-        *(f"--num-cpus={cpus}", f"--object-store-memory={OBJECT_STORE_BYTES}"),
-        f"--temp-dir={folder}",
-    ]
-    if importlib.util.find_spec("grpc") is not None:  # then Ray opens Ray Client, on a fixed port
-        command.append(f"--ray-client-server-port={_free_port()}")
-    return command
+    offers = ["--head", "--port=0", f"--num-cpus={cpus}", f"--temp-dir={folder}"]
+    quiet = ["--include-dashboard=false", "--include-log-monitor=false"]
+    return start_command([*offers, *quiet, *client_port()])
 
 
 def _inherited() -> dict[str, str]:
@@ -154,14 +125,9 @@ def _inherited() -> dict[str, str]:
 
 def _wait_address(process: subprocess.Popen[bytes], folder: Path, log_path: Path) -> str | None:
     """Where the Ray listens, once it does; None where it ended or takes too long."""
-    deadline = time.monotonic() + START_SECONDS
-    while time.monotonic() < deadline:
-        if process.poll() is not None:
-            break
-        if b"Ray runtime started" in log_path.read_bytes():
-            for file in folder.glob("session_latest/gcs_server_port_*"):
-                return f"{_host()}:{file.read_text().strip()}"
-        time.sleep(POLL_SECONDS)
+    if is_ready(process, log_path):
+        for file in folder.glob("session_latest/gcs_server_port_*"):
+            return f"{_host()}:{file.read_text().strip()}"
     return None
 
 
@@ -178,12 +144,6 @@ def _token(home: Path) -> Path:
         with os.fdopen(handle, "w") as file:
             file.write(secrets.token_hex(32))
     return path
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _session(leader: int, started_at: float) -> list[psutil.Process]:

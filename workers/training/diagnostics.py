@@ -28,6 +28,7 @@ class Look:
 
     codes: dict[str, Tensor] = field(default_factory=dict)
     gradient_norms: list[Tensor] = field(default_factory=list)
+    gradient_norm: Tensor = field(default_factory=lambda: torch.tensor(math.nan))  # of all
     weights_before: list[Tensor] = field(default_factory=list)
 
 
@@ -37,12 +38,14 @@ class Diagnostics:
     Metrics of a layer: grad_norm (of its weights' gradient, before clipping), update_ratio (norm of
     the step over norm of the weights: 1e-3 is usual), code_sd (standard deviation of its output
     over this rank's batch, mean over units) and saturation (share of outputs at an end of a
-    sigmoid's or a tanh's range; for relu, of zeros).
+    sigmoid's or a tanh's range; for relu, of zeros). Of the whole net: grad_norm (of the gradient
+    of all its parameters) and gradient_decay (the lowest layer's over the highest's).
     """
 
     def __init__(self, net: Layered, model: MlpModel) -> None:
         self._layers = {name: net.layers[name] for name in _chosen(net.names)}
         self._weights = [_main_weight(layer) for layer in self._layers.values()]
+        self._parameters = list(net.parameters())
         self._model = model
 
     @contextmanager
@@ -63,6 +66,8 @@ class Diagnostics:
                 hook.remove()
         gradients = [weight.grad for weight in self._weights if weight.grad is not None]
         look.gradient_norms = list(torch._foreach_norm(gradients))
+        every = [one.grad for one in self._parameters if one.grad is not None]
+        look.gradient_norm = torch.stack(list(torch._foreach_norm(every))).norm()
         look.weights_before = [weight.detach().clone() for weight in self._weights]
 
     @torch.no_grad()
@@ -81,6 +86,7 @@ class Diagnostics:
             saturation = self._saturation(code_BH)
             if saturation is not None:
                 figures[f"saturation.{name}"] = saturation
+        figures["grad_norm"] = look.gradient_norm
         figures["gradient_decay"] = _rms(look, self._weights, 0) / _rms(look, self._weights, -1)
         values = torch.stack([figure.float() for figure in figures.values()]).tolist()
         found = zip(figures, values, strict=True)

@@ -78,6 +78,9 @@ def test_progress_counts_steps_and_samples_of_the_whole_job(
     ended = [fact.epoch for fact in told if fact.stage_index == 1]
     assert ended == [0] * 13 + [1] * 14 + [2]
     looks = [fact for fact in told if "grad_norm.hidden-01" in fact.metrics]
+    for fact in looks:
+        of_layers = [v for k, v in fact.metrics.items() if k.startswith("grad_norm.")]
+        assert fact.metrics["grad_norm"] >= max(of_layers)
     assert [fact.stage_step for fact in looks] == [1]
     assert all(fact.data_wait_seconds <= fact.step_seconds for fact in told)
 
