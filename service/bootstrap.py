@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import Engine
 
-from service.bus.local_bus import LocalBus
+from service.bus.local_bus import SHARED_POLL_SECONDS, LocalBus
 from service.control.clock import JobIds, SystemClock
 from service.control.files import Files
 from service.control.jobs import Jobs
@@ -24,7 +24,9 @@ from service.store.store import Store
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
+    from service.bus.redis_bus import RedisBus
     from service.control.loop import ControlLoop
+    from service.control.ports import Bus
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +37,17 @@ class Service:
     store: Store
     loop: "ControlLoop"
     engine: Engine
+    bus: "Bus"
+
+    def start(self) -> None:
+        """Begin to plan, and to hear of what others did."""
+        self.bus.start()
+        self.loop.start()
 
     def close(self) -> None:
-        """Stop the loop and let go of the database."""
+        """Stop the loop and let go of the database and the bus."""
         self.loop.stop()
+        self.bus.close()
         self.engine.dispose()
 
 
@@ -49,35 +58,46 @@ def build(settings: Settings) -> Service:
         BadInput: the schema is not one that this release can work on.
         Unreachable: the database does not answer.
     """
+    from prometheus_client import CollectorRegistry
+
     from service.control.fleet import Fleet
     from service.control.ingest import Ingest
     from service.control.loop import ControlLoop
+    from service.control.meters import Meters
     from service.http.app import create_app
     from service.http.services import Services
     from service.store import schema
+    from service.store.meters import measure
 
     engine = open_engine(settings.database_url)
+    redis = _redis(settings)
     _refuse_other_schema(engine)
-    store, bus, clock = Store(engine), LocalBus(), SystemClock()
+    registry = CollectorRegistry()
+    measure(engine, registry)
+    store, clock, meters = Store(engine), SystemClock(), Meters(registry)
+    bus: Bus = redis or _local_bus(engine)
     holder = f"{socket.gethostname()}-{secrets.token_hex(4)}"
-    loop = ControlLoop(store, bus, clock, holder, random.random)
+    loop = ControlLoop(store, bus, clock, holder, random.random, meters)
     services = Services(
         store=store,
         bus=bus,
         jobs=_jobs(settings, store, bus),
         files=Files(store, storage_url=settings.storage_url),
-        ingest=Ingest(store, bus, random.random),
+        ingest=Ingest(store, bus, random.random, meters),
         fleet=Fleet(
             store,
             bus,
             storage_url=settings.storage_url,
             data_roots=settings.data_roots,
             jitter=random.random,
+            meters=meters,
         ),
         loop=loop,
+        registry=registry,
+        redis=redis,
         check_schema=partial(schema.check, engine),
     )
-    return Service(create_app(services), store, loop, engine)
+    return Service(create_app(services), store, loop, engine, bus)
 
 
 def open_jobs(settings: Settings) -> tuple[Jobs, Files]:
@@ -87,7 +107,7 @@ def open_jobs(settings: Settings) -> tuple[Jobs, Files]:
     return jobs, Files(store, storage_url=settings.storage_url)
 
 
-def _jobs(settings: Settings, store: Store, bus: LocalBus) -> Jobs:
+def _jobs(settings: Settings, store: Store, bus: "Bus") -> Jobs:
     return Jobs(
         store,
         bus,
@@ -95,6 +115,20 @@ def _jobs(settings: Settings, store: Store, bus: LocalBus) -> Jobs:
         data_roots=settings.data_roots,
         ids=JobIds(),
     )
+
+
+def _redis(settings: Settings) -> "RedisBus | None":
+    """The bus of several servers, if one is named; it begins by itself, and waits for its Redis."""
+    if settings.redis_url is None:
+        return None
+    from service.bus.redis_bus import RedisBus
+
+    return RedisBus(settings.redis_url)
+
+
+def _local_bus(engine: Engine) -> LocalBus:
+    """One process alone writes to a SQLite; to another database perhaps several do."""
+    return LocalBus() if engine.dialect.name == "sqlite" else LocalBus(SHARED_POLL_SECONDS)
 
 
 def _refuse_other_schema(engine: Engine) -> None:

@@ -14,6 +14,7 @@ DEFAULT_PORT = 8080
 PORT_MAX = 65_535
 CPUS_MAX = 4096  # beyond any one machine
 IDLE_SECONDS = 300.0
+REDIS_SCHEMES = ("redis://", "rediss://", "unix://")
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +23,7 @@ class Settings:
 
     home: Path  # STRATA_HOME: the state folder
     database_url: str  # STRATA_DATABASE_URL
+    redis_url: str | None  # STRATA_REDIS_URL: wakes the other servers; None: they poll
     storage_url: str  # STRATA_STORAGE_URL: a folder or any fsspec URL, shared by all workers
     data_roots: tuple[str, ...]  # STRATA_DATA_ROOTS: more places to read data from, by commas
     url: str | None  # STRATA_URL: the server to speak to; None: the state folder's own
@@ -49,6 +51,7 @@ def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
     return Settings(
         home=home,
         database_url=env.get("STRATA_DATABASE_URL") or f"sqlite:///{home}/strata.db",
+        redis_url=_redis_url(env),
         storage_url=_place(env.get("STRATA_STORAGE_URL") or f"{home}/storage"),
         data_roots=tuple(_place(root) for root in roots.split(",") if root.strip()),
         url=_url(env),
@@ -95,6 +98,17 @@ def _url(env: Mapping[str, str]) -> str | None:
     if url and not url.startswith(("http://", "https://")):
         raise BadInput(
             f"{url!r} is no URL", place="STRATA_URL", remedy="write https://HOST or http://HOST"
+        )
+    return url or None
+
+
+def _redis_url(env: Mapping[str, str]) -> str | None:
+    url = env.get("STRATA_REDIS_URL", "").strip()
+    if url and not url.startswith(REDIS_SCHEMES):  # it is not shown: it may hold a password
+        raise BadInput(
+            "is no URL of a Redis",
+            place="STRATA_REDIS_URL",
+            remedy="write redis://user:password@host:6379/0",
         )
     return url or None
 

@@ -1,11 +1,11 @@
 """`strata db` and `strata tokens`: what is done on the database itself."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 import click
 
 from service.cli.render import output_option, print_json, print_table
-from service.domain.errors import BadInput, NotFound
+from service.domain.errors import BadInput, Conflict, NotFound
 from service.settings import make_home, read_settings
 
 if TYPE_CHECKING:  # SQLAlchemy takes longer to import than --help may
@@ -64,11 +64,26 @@ def tokens() -> None:
 @click.option("--project", help="Only this project's jobs; by default all.")
 @click.option("--agent", "is_agent", is_flag=True, help="For the agent of this name.")
 @click.option("--days", type=click.IntRange(1), help="Expires after so many days.")
+@click.option(
+    "--token-file",
+    type=click.File(),
+    help="Record the token in this file (- for standard input) instead of a new one.",
+)
 @output_option
 def create(
-    name: str, role: str, project: str | None, is_agent: bool, days: int | None, output: str
+    name: str,
+    role: str,
+    project: str | None,
+    is_agent: bool,
+    days: int | None,
+    token_file: TextIO | None,
+    output: str,
 ) -> None:
-    """Make a token for NAME and show it, once."""
+    """Make a token for NAME and show it, once.
+
+    With --token-file the token is one that you made yourself, and is not shown; to record it again
+    changes nothing, so that a script may repeat it.
+    """
     from datetime import timedelta
 
     from service.domain.records import Role
@@ -84,13 +99,20 @@ def create(
         is_agent=is_agent,
         project=project,
         expires_at=now + timedelta(days=days) if days else None,
+        text=None if token_file is None else token_file.read().strip(),
     )
-    with store.write() as tx:
-        tx.add_token(token)
+    known = next((one for one in store.tokens() if one.sha256 == token.sha256), None)
+    if known is None:
+        with store.write() as tx:
+            tx.add_token(token)
+    elif (known.name, known.is_agent, known.revoked_at) != (name, is_agent, None):
+        raise Conflict("this token is another's, or revoked", remedy="make a new one")
     if output == "json":
-        print_json({"name": name, "token": text})
-    else:
+        print_json({"name": name, "token": text if token_file is None else None})
+    elif token_file is None:
         click.echo(text)
+    else:
+        click.echo(f"the token of {name} is recorded")
 
 
 @tokens.command("list")

@@ -1,6 +1,7 @@
 """`strata doctor`: looks at all that has to be right, and says what to do where it is not."""
 
 import importlib.util
+import json
 import os
 import stat
 import sys
@@ -118,9 +119,28 @@ def _server(settings: Settings) -> Iterator[Finding]:
 def _ready(url: str) -> Finding:
     try:
         with urllib.request.urlopen(f"{url}/readyz", timeout=PROBE_SECONDS) as answer:  # noqa: S310
-            return Finding("readiness", True, answer.read().decode()[:200])
-    except OSError as error:
+            told = json.load(answer)
+    except (OSError, ValueError) as error:
         return Finding("readiness", False, f"{url}/readyz: {error}")
+    if "degraded" in told:
+        sentence = f"degraded: {told['degraded']}; nothing is lost, changes are seen a poll later"
+        return Finding("readiness", False, sentence)
+    return Finding("readiness", True, str(told.get("status")))
+
+
+def _redis(settings: Settings) -> Iterator[Finding]:
+    if settings.redis_url is None:
+        return
+    from redis import Redis, RedisError
+
+    try:
+        with Redis.from_url(settings.redis_url, socket_timeout=PROBE_SECONDS) as client:
+            client.ping()
+    except (RedisError, ValueError, OSError) as error:
+        sentence = f"does not answer ({error}); jobs go on, changes are seen a poll later"
+        yield Finding("redis", False, sentence)
+        return
+    yield Finding("redis", True, "answers")
 
 
 def _left_over(settings: Settings) -> Iterator[Finding]:
@@ -146,6 +166,7 @@ LOOKS: tuple[Callable[[Settings], Iterator[Finding]], ...] = (
     _home,
     _storage,
     _database,
+    _redis,
     _server,
     _left_over,
     _worker_side,

@@ -57,10 +57,11 @@ class ServerDoor:
         found: dict[str, Any] = self.client.get(self.client.job(ref))
         return found
 
-    def events(self, ref: str, after: int) -> list[dict[str, Any]]:
-        """List a job's events after the one with this id."""
+    def events(self, ref: str, after: int, wait_seconds: float = 0.0) -> list[dict[str, Any]]:
+        """List a job's events after the one with this id; wait for one where there is none."""
         path = f"{self.client.job(ref)}/events"
-        found: list[dict[str, Any]] = self.client.get(path, after=after)["events"]
+        answer = self.client.get(path, after=after, wait_seconds=wait_seconds)
+        found: list[dict[str, Any]] = answer["events"]
         return found
 
     def checkpoints(self, ref: str) -> list[dict[str, Any]]:

@@ -59,7 +59,7 @@ def serve(settings: Settings, *, ends_when_idle: bool) -> None:
                 tx.set_agent_silent(AGENT)  # the nodes that it told of are not there any more
         listener = _listen(settings.home, service)
         url = f"http://{HOST}:{listener.getsockname()[1]}"
-        service.loop.start()
+        service.start()
         server = Server(service.app)
         keeper = _AgentKeeper(settings, url)
         idle = _IdleWatch(settings, service, server) if ends_when_idle else None

@@ -1,11 +1,12 @@
 """Commands that look at jobs, and those that tell them something."""
 
+import json
 import threading
 from typing import Any
 
 import click
 
-from service.cli.door import open_door, server_door
+from service.cli.door import ServerDoor, open_door, server_door
 from service.cli.render import (
     STAGE_COLUMNS,
     ago,
@@ -32,6 +33,7 @@ STATES = (
     "timed_out",
 )
 FOLLOW_SECONDS = 0.5
+EVENT_WAIT_SECONDS = 15.0  # that a server keeps the question open
 FINAL = frozenset({"succeeded", "failed", "cancelled", "timed_out"})
 
 
@@ -150,9 +152,13 @@ def logs(job: str, follow: bool, rank: int, driver: bool, attempt: int | None, o
 
 @click.command()
 @click.argument("job")
+@click.option("-f", "--follow", is_flag=True, help="Go on until the job has ended.")
 @output_option
-def events(job: str, output: str) -> None:
+def events(job: str, follow: bool, output: str) -> None:
     """Show everything that ever happened to a JOB."""
+    if follow:
+        _follow_events(server_door(read_settings()), job, output)
+        return
     door = open_door(read_settings())
     found: list[dict[str, Any]] = []
     while page := door.events(job, found[-1]["id"] if found else 0):
@@ -162,6 +168,20 @@ def events(job: str, output: str) -> None:
         return
     columns = ("time", "who", "about", "what", "", "why")
     print_table(columns, [_event_row(event) for event in found])
+
+
+def _follow_events(door: ServerDoor, ref: str, output: str) -> None:
+    """Print events as they happen: a line for each, of JSON for machines."""
+    job_id, last = door.status(ref)["job"]["id"], 0  # @latest may be another one soon
+    while True:
+        is_over = door.status(job_id)["job"]["state"] in FINAL  # before the last look
+        page = door.events(job_id, last, wait_seconds=0.0 if is_over else EVENT_WAIT_SECONDS)
+        for event in page:
+            cells = [str(cell) for cell in _event_row(event) if cell]
+            click.echo(json.dumps(event) if output == "json" else "  ".join(cells))
+            last = event["id"]
+        if is_over and not page:
+            return
 
 
 def _event_row(event: dict[str, Any]) -> tuple[object, ...]:

@@ -12,6 +12,7 @@ from service.settings import read_settings
 def server(embedded: bool) -> None:
     """Run a server on STRATA_HOST:STRATA_PORT with STRATA_DATABASE_URL and STRATA_STORAGE_URL."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    logging.getLogger("alembic").setLevel(logging.WARNING)
     settings = read_settings()
     if embedded:
         from service.cli.embedded import serve
@@ -23,7 +24,7 @@ def server(embedded: bool) -> None:
 
     service = build(settings)
     listener = bind(settings.host, settings.port)
-    service.loop.start()
+    service.start()
     logging.getLogger(__name__).info("serving at %s:%d", *listener.getsockname()[:2])
     try:
         Server(service.app).run([listener])

@@ -25,8 +25,11 @@ class Elector:
         """
         now = self._clock.monotonic()
         if now - self._asked_at >= RENEW_SECONDS:
-            self.term = None
-            self.term = self._store.take_lead(LEASE, self._holder, LEASE_SECONDS)
+            term = None
+            try:
+                term = self._store.take_lead(LEASE, self._holder, LEASE_SECONDS)
+            finally:
+                self.term = term  # at once: others look at it while we ask
             self._asked_at = now
         return self.term
 

@@ -5,6 +5,7 @@ from datetime import timedelta
 
 from service.control import endings
 from service.control.ingest import STALE_TRIES, STOP_GRACE
+from service.control.meters import Meters
 from service.control.ports import Bus, FleetStore
 from service.domain.asks import Why
 from service.domain.errors import Closed, Conflict, NotFound, Stale
@@ -38,12 +39,14 @@ class Fleet:
         storage_url: str,
         data_roots: tuple[str, ...],
         jitter: endings.Jitter,
+        meters: Meters,
     ) -> None:
         self._store = store
         self._bus = bus
         self._storage_url = storage_url
         self._data_roots = data_roots
         self._jitter = jitter
+        self._meters = meters
 
     def sync(self, name: str, sync: Sync) -> SyncAnswer:
         """Take an agent's word, and answer with what should be so.
@@ -131,7 +134,9 @@ class Fleet:
             )
             verdict = endings.judge(job, attempts, outcome, tx.now(), self._jitter())
             if verdict is not None:
-                endings.apply(tx, job, verdict, actor)
+                job = endings.apply(tx, job, verdict, actor)
+        if verdict is not None:
+            self._meters.judged(job, verdict)
 
     def claim(self, name: str, claim: Claim) -> LaunchSpec:
         """Give a reserved attempt to an agent, once.

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 
 from service.control import endings
+from service.control.meters import Meters
 from service.control.ports import Bus, JobStore, Writes
 from service.domain.asks import Why
 from service.domain.errors import Closed, Stale, Unreachable
@@ -35,10 +36,11 @@ ACTOR = "gang"
 class Ingest:
     """The report door."""
 
-    def __init__(self, store: JobStore, bus: Bus, jitter: endings.Jitter) -> None:
+    def __init__(self, store: JobStore, bus: Bus, jitter: endings.Jitter, meters: Meters) -> None:
         self._store = store
         self._bus = bus
         self._jitter = jitter
+        self._meters = meters
 
     def report(self, attempt: Attempt, report: Report) -> ReportAnswer:
         """Keep what is new of a report, and answer with what the gang shall do.
@@ -58,6 +60,7 @@ class Ingest:
                     order = _order(tx, taking.job, taking.attempt)
             except Stale:
                 continue
+            self._measure(taking, attempt)
             self._wake(taking, job)
             return ReportAnswer(held=taking.held, stop=order)
         raise Unreachable(f"attempt {attempt.number} of {attempt.job_id} moves too fast")
@@ -70,6 +73,12 @@ class Ingest:
         if now.number != job.attempt:
             raise Closed(f"attempt {job.attempt} of {job.id} has taken over from {now.number}")
         return job, now
+
+    def _measure(self, taking: "_Taking", before: Attempt) -> None:
+        if before.started_at is None:
+            self._meters.started(taking.attempt)
+        if taking.verdict is not None:
+            self._meters.judged(taking.job, taking.verdict)
 
     def _wake(self, taking: "_Taking", before: Job) -> None:
         if taking.has_news:
@@ -91,6 +100,7 @@ class _Taking:
         self.attempt = attempt
         self.held = attempt.held
         self.has_news = False
+        self.verdict: endings.Verdict | None = None
 
     def take(self, tx: Writes, report: Report) -> None:
         """Keep the facts that are not held yet, in their order."""
@@ -160,9 +170,9 @@ class _Taking:
         else:
             self.attempt = tx.note_outcome(self.attempt, outcome)
         attempts = [*self._earlier, self.attempt]
-        verdict = endings.judge(self.job, attempts, outcome, tx.now(), self._jitter)
-        if verdict is not None:
-            self.job = endings.apply(tx, self.job, verdict, ACTOR)
+        self.verdict = endings.judge(self.job, attempts, outcome, tx.now(), self._jitter)
+        if self.verdict is not None:
+            self.job = endings.apply(tx, self.job, self.verdict, ACTOR)
 
 
 def _order(tx: Writes, job: Job, attempt: Attempt) -> StopOrder | None:

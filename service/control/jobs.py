@@ -111,13 +111,12 @@ class Jobs:
     def status(self, ref: str) -> JobStatus:
         """A job with all that is known of its course."""
         job = self.find(ref)
-        checkpoints = self._store.checkpoints(job.id)
         return JobStatus(
             job=job,
             attempts=tuple(self._store.attempts(job.id)),
             stages=tuple(self._store.stages(job.id)),
             latest=self._store.latest(job.id),
-            checkpoint=next((one for one in checkpoints if not one.pruned), None),
+            checkpoint=self._store.current_checkpoint(job.id),
         )
 
     def events(self, ref: str, *, after_id: int = 0, limit: int = 500) -> list[Event]:

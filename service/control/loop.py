@@ -3,14 +3,15 @@
 import logging
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Protocol
 
 from service.control.elector import Elector
 from service.control.endings import Jitter
+from service.control.meters import Meters
 from service.control.ports import Bus, Clock, FleetStore, PlanStore
 from service.control.reconciler import Reconciler
 from service.control.scheduler import Scheduler
+from service.domain.asks import Leadership
 from service.domain.errors import NotLeader, Unreachable
 
 POLL_SECONDS = 1.0  # the safety net: a lost wake-up costs so much
@@ -19,16 +20,6 @@ RECONCILE_SECONDS = 2.0
 STUCK_SECONDS = 60.0  # a loop that has not turned for so long is dead
 
 log = logging.getLogger(__name__)
-
-
-@dataclass
-class LoopFigures:
-    """What the loop counted, for /metrics; written by its thread only."""
-
-    seconds: dict[str, float] = field(default_factory=dict)  # of the last run, by phase
-    runs: dict[str, int] = field(default_factory=dict)
-    errors: dict[str, int] = field(default_factory=dict)
-    granted: int = 0
 
 
 class ControlStore(FleetStore, PlanStore, Protocol):
@@ -45,23 +36,25 @@ class ControlLoop:
         clock: Clock,
         holder: str,
         jitter: Jitter,
+        meters: Meters,
         *,
         poll_seconds: float = POLL_SECONDS,
     ) -> None:
         self._bus = bus
+        self._meters = meters
         self._clock = clock
         self._elector = Elector(store, clock, holder)
-        self._scheduler = Scheduler(store, bus)
-        self._reconciler = Reconciler(store, bus, jitter)
+        self._scheduler = Scheduler(store, bus, meters)
+        self._reconciler = Reconciler(store, bus, jitter, meters)
         self._poll_seconds = poll_seconds
         self._pause_seconds = poll_seconds
+        self._last_term: Leadership | None = None
         self._is_database_away = False
         self._reconciled_at = -RECONCILE_SECONDS
         self._wake = threading.Event()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="control", daemon=True)
         self._turned_at = clock.monotonic()
-        self.figures = LoopFigures()
 
     @property
     def is_leader(self) -> bool:
@@ -95,7 +88,8 @@ class ControlLoop:
         self._phase("elect", self._elector.run)
         term = self._elector.term
         if term is not None:
-            self._phase("schedule", lambda: self._count(self._scheduler.run(term)))
+            self._count(term)
+            self._phase("schedule", lambda: self._scheduler.run(term))
             now = self._clock.monotonic()
             if now - self._reconciled_at >= RECONCILE_SECONDS:
                 self._phase("reconcile", lambda: self._reconciler.run(term))
@@ -110,22 +104,23 @@ class ControlLoop:
             self.turn()
             self._wake.wait(self._pause_seconds)
 
-    def _count(self, granted: int) -> None:
-        self.figures.granted += granted
+    def _count(self, term: Leadership) -> None:
+        if term != self._last_term:
+            self._meters.elected()
+        self._last_term = term
 
     def _phase(self, name: str, run: Callable[[], object]) -> None:
-        figures, began = self.figures, self._clock.monotonic()
+        began, failed = self._clock.monotonic(), True
         try:
             run()
+            failed = False
         except NotLeader as refusal:
             log.warning("no longer the leader: %s", refusal)
             self._elector.term = None
+            failed = False
         except Unreachable as refusal:
             log.warning("the control loop waits for its database: %s", refusal)
-            figures.errors[name] = figures.errors.get(name, 0) + 1
             self._is_database_away = True
         except Exception:
             log.exception("the control loop's phase %r failed; it is tried again", name)
-            figures.errors[name] = figures.errors.get(name, 0) + 1
-        figures.seconds[name] = self._clock.monotonic() - began
-        figures.runs[name] = figures.runs.get(name, 0) + 1
+        self._meters.turned(name, self._clock.monotonic() - began, failed=failed)

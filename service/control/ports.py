@@ -26,6 +26,7 @@ from service.domain.records import (
     Reason,
     Stage,
     Token,
+    Waiting,
 )
 from service.planner.snapshot import Snapshot
 from workers.contract.inventory import CheckpointPath, NodeSeen
@@ -165,6 +166,9 @@ class JobStore(Writable, Protocol):
     def count_jobs(self) -> Mapping[tuple[str, JobState], int]:
         """How many jobs are in each (queue, state)."""
 
+    def waiting(self) -> list[Waiting]:
+        """The queued jobs, by queue and reason."""
+
     def attempt(self, job_id: JobId, number: int) -> Attempt | None:
         """One attempt, or None."""
 
@@ -184,14 +188,17 @@ class Telemetry(Protocol):
     def latest(self, job_id: JobId) -> Measurement | None:
         """The newest line of the job's curves."""
 
-    def latest_of_running(self) -> list[tuple[Job, Measurement]]:
-        """The newest line of every job that is RUNNING or STOPPING."""
+    def latest_lines(self, ended_since: datetime) -> list[tuple[Job, Measurement]]:
+        """The newest line of every job that is RUNNING or STOPPING, or has ended since then."""
 
     def measurements(self, job_id: JobId, limit: int) -> list[Measurement]:
         """The job's curves in order, the newest `limit` lines."""
 
     def checkpoints(self, job_id: JobId) -> list[Checkpoint]:
         """The job's checkpoints, newest first, the pruned ones too."""
+
+    def current_checkpoint(self, job_id: JobId) -> Checkpoint | None:
+        """The job's newest checkpoint that is not pruned, or None."""
 
 
 class FleetStore(JobStore, Telemetry, Protocol):
@@ -208,6 +215,9 @@ class FleetStore(JobStore, Telemetry, Protocol):
 
     def attempts_not_gone(self) -> list[Attempt]:
         """All attempts that still hold nodes."""
+
+    def holdings(self) -> list[tuple[str, Attempt]]:
+        """All attempts that still hold nodes, each with its job's queue."""
 
     def to_prune(self, agent: str, limit: int) -> list[CheckpointPath]:
         """Checkpoints to be deleted, of jobs whose newest attempt was this agent's."""
@@ -252,11 +262,25 @@ class Bus(Protocol):
     "job/<id>" (something of it changed).
     """
 
+    @property
+    def poll_seconds(self) -> float:
+        """How long who waits may wait without looking by itself."""
+
+    @property
+    def trouble(self) -> str | None:
+        """Why wake-ups may be lost now, as a sentence; None while all is well."""
+
     def wake(self, topic: str) -> None:
         """Wake whoever waits on the topic; a wake-up before the wait is not lost to a listener."""
 
     def listen(self, topic: str, on_wake: Callable[[], None]) -> Callable[[], None]:
         """Call `on_wake` (from any thread, quickly) at each wake-up; return what ends it."""
+
+    def start(self) -> None:
+        """Begin to carry wake-ups."""
+
+    def close(self) -> None:
+        """End; a second call changes nothing."""
 
 
 class Clock(Protocol):

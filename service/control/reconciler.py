@@ -8,6 +8,7 @@ lost.
 from datetime import datetime, timedelta
 
 from service.control import endings
+from service.control.meters import Meters
 from service.control.ports import Bus, FleetStore
 from service.domain.asks import Leadership, Why
 from service.domain.errors import Stale
@@ -26,10 +27,11 @@ ACTOR = "reconciler"
 class Reconciler:
     """One pass over everything that may have died without a word."""
 
-    def __init__(self, store: FleetStore, bus: Bus, jitter: endings.Jitter) -> None:
+    def __init__(self, store: FleetStore, bus: Bus, jitter: endings.Jitter, meters: Meters) -> None:
         self._store = store
         self._bus = bus
         self._jitter = jitter
+        self._meters = meters
         self._term: Leadership | None = None
         self._seen_since: datetime | None = None
         self._last_pass_at: datetime | None = None
@@ -112,7 +114,9 @@ class Reconciler:
             tx.move_attempt(attempt, move, why, failure=failure)
             verdict = endings.judge(job, attempts, outcome, tx.now(), self._jitter())
             if verdict is not None:
-                endings.apply(tx, job, verdict, ACTOR)
+                job = endings.apply(tx, job, verdict, ACTOR)
+        if verdict is not None:
+            self._meters.judged(job, verdict)
         self._wake(attempt)
 
     def _free_its_job(self, attempt: Attempt, job: Job, why: Why, leader: Leadership) -> None:

@@ -1,5 +1,6 @@
 """One pass: freeze the world, plan on it, and commit what is still so."""
 
+from service.control.meters import Meters
 from service.control.ports import Bus, PlanStore
 from service.domain.asks import Leadership, Why
 from service.domain.errors import Stale
@@ -15,9 +16,10 @@ ACTOR = "scheduler"
 class Scheduler:
     """Starts what fits, and tells everyone else why not; only the leader calls it."""
 
-    def __init__(self, store: PlanStore, bus: Bus) -> None:
+    def __init__(self, store: PlanStore, bus: Bus, meters: Meters) -> None:
         self._store = store
         self._bus = bus
+        self._meters = meters
         self._told: dict[JobId, Waits] = {}  # what was written last, so that only news is written
 
     def run(self, leader: Leadership) -> int:
@@ -43,9 +45,11 @@ class Scheduler:
         sentence = f"{len(ranks)} workers on {nodes} node{'s' * (nodes != 1)} of {start.agent}"
         try:
             with self._store.write(leader) as tx:
-                tx.reserve(job, start.agent, ranks, Why(ACTOR, Reason.RESERVED, sentence))
+                why = Why(ACTOR, Reason.RESERVED, sentence)
+                attempt = tx.reserve(job, start.agent, ranks, why)
         except Stale:
             return False
+        self._meters.granted(job, attempt)
         self._bus.wake(f"agent/{start.agent}")
         self._bus.wake(f"job/{job.id}")
         return True

@@ -69,6 +69,16 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True)
+class Waiting:
+    """The queued jobs of one queue that wait for one reason."""
+
+    queue: str
+    reason: Reason
+    count: int
+    oldest_at: datetime  # when the one that has waited longest was submitted
+
+
+@dataclass(frozen=True, slots=True)
 class RankShare:
     """What one rank holds of a node."""
 

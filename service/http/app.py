@@ -13,9 +13,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from service.domain.errors import Unreachable
 from service.http import machines, people, problems
 from service.http.auth import Auth
-from service.http.machines import Closing
-from service.http.metrics import HttpMetrics, make_registry
+from service.http.metrics import HttpMetrics, register
 from service.http.services import Services
+from service.http.waiting import Closing, Waiting
 
 BODY_BYTES_MAX = 4 << 20  # 500 facts with a failure's last lines; a spec is far smaller
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
@@ -34,15 +34,16 @@ def create_app(services: Services) -> FastAPI:
     app.state.closing = Closing()
     app.state.asked_at = time.monotonic()  # by people; the local service ends itself when idle
     auth = Auth(services.store)
-    registry, http_metrics = make_registry(services)
+    waiting = Waiting(services.bus, app.state.closing)
+    http_metrics = register(services)
     problems.install(app)
-    app.include_router(people.routes(services, auth))
-    app.include_router(machines.routes(services, auth, app.state.closing))
+    app.include_router(people.routes(services, auth, waiting))
+    app.include_router(machines.routes(services, auth, waiting))
     _add_health(app, services)
 
     @app.get("/metrics", include_in_schema=False)
     def metrics() -> Response:
-        return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+        return Response(generate_latest(services.registry), media_type=CONTENT_TYPE_LATEST)
 
     app.add_middleware(Gate, metrics=http_metrics)
     return app
@@ -58,13 +59,19 @@ def _add_health(app: FastAPI, services: Services) -> None:
 
     @app.get("/readyz", tags=["health"])
     def readyz() -> Response:
-        """Say whether requests can be served: the database answers and its schema is ours."""
+        """Say whether requests can be served: the database answers and its schema is ours.
+
+        Redis is not asked for: without it everything works, a poll later. `degraded` says so.
+        """
         try:
             state = services.check_schema()
         except Unreachable as refusal:
             return JSONResponse({"status": str(refusal)}, status_code=503)
         status = HTTPStatus.OK if state.is_acceptable else HTTPStatus.SERVICE_UNAVAILABLE
-        return JSONResponse({"status": state.sentence}, status_code=status)
+        answer = {"status": state.sentence}
+        if services.bus.trouble is not None:
+            answer["degraded"] = f"Redis carries no wake-ups: {services.bus.trouble}"
+        return JSONResponse(answer, status_code=status)
 
 
 class Gate:

@@ -9,12 +9,14 @@ from typing import Protocol
 from fastapi import Request
 from fastapi.security import HTTPBearer
 
-from service.domain.errors import Closed, Forbidden
+from service.domain.errors import BadInput, Closed, Forbidden
 from service.domain.job import AttemptState
 from service.domain.records import Attempt, Role, Token
 from service.http.problems import Unauthorized
 
 BEARER = HTTPBearer(auto_error=False)  # for the published API; we look ourselves, with sentences
+TOKEN_CHARS_MIN, TOKEN_CHARS_MAX = 32, 512
+TOKEN_MARKS = str.maketrans("", "", "-_.")
 RANK = {role: number for number, role in enumerate(Role)}
 
 
@@ -96,9 +98,21 @@ def make_token(
     is_agent: bool = False,
     project: str | None = None,
     expires_at: datetime | None = None,
+    text: str | None = None,
 ) -> tuple[str, Token]:
-    """A new token, to be shown once, and its record."""
-    text = "strata_" + secrets.token_urlsafe(32)
+    """A new token, to be shown once, and its record; `text` is one that was made elsewhere.
+
+    Raises:
+        BadInput: the text is too short to be a secret, or can't stand in a header.
+    """
+    if text is None:
+        text = "strata_" + secrets.token_urlsafe(32)
+    elif not (TOKEN_CHARS_MIN <= len(text) <= TOKEN_CHARS_MAX and _is_word(text)):
+        raise BadInput(
+            f"is no token: {TOKEN_CHARS_MIN} to {TOKEN_CHARS_MAX} letters, digits, -, _ or .",
+            place="--token-file",
+            remedy="make one with `openssl rand -hex 32`",
+        )
     return text, Token(
         sha256=sha256_of(text),
         name=name,
@@ -109,6 +123,10 @@ def make_token(
         expires_at=expires_at,
         revoked_at=None,
     )
+
+
+def _is_word(text: str) -> bool:
+    return text.isascii() and text.translate(TOKEN_MARKS).isalnum()
 
 
 def _sha256(request: Request) -> str:

@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
+from starlette.concurrency import run_in_threadpool
 
 from service.control.jobs import KEY_CHARS_MAX, LATEST
 from service.control.views import DryRun, JobStatus, LogPart, Submitted, Verified
@@ -15,6 +16,7 @@ from service.domain.spec import JobSpec
 from service.domain.specfile import SPEC_DEPTH_MAX, check_spec
 from service.http.auth import BEARER, Auth, Identity
 from service.http.services import Services
+from service.http.waiting import LONG_POLL_SECONDS_MAX, Waiting
 from workers.contract.inventory import NodeSeen
 
 PATHS = ("/v1/jobs", "/v1/nodes")  # what people ask, and machines do not
@@ -94,11 +96,12 @@ class VerifiedPage(BaseModel):
     verified: list[Verified]
 
 
-def routes(services: Services, auth: Auth) -> APIRouter:
+def routes(services: Services, auth: Auth, waiting: Waiting) -> APIRouter:
     """All of them."""
     router = APIRouter(prefix="/v1", tags=["people"], dependencies=[Depends(BEARER)])
     _add_writes(router, services, auth)
     _add_reads(router, services, auth)
+    _add_events(router, services, auth, waiting)
     _add_course(router, services, auth)
     return router
 
@@ -172,20 +175,28 @@ def _add_reads(router: APIRouter, services: Services, auth: Auth) -> None:
         return FleetPage(agents=services.store.agents(), nodes=nodes)
 
 
-def _add_course(router: APIRouter, services: Services, auth: Auth) -> None:
-    def seen(request: Request, ref: str) -> Job:
-        return _visible(services, ref, auth.person(request, Role.VIEWER))
-
+def _add_events(router: APIRouter, services: Services, auth: Auth, waiting: Waiting) -> None:
     @router.get("/jobs/{ref}/events")
-    def events(
+    async def events(
         request: Request,
         ref: str,
         after: RowNumber = 0,
         limit: Annotated[int, Query(ge=1, le=PAGE_MAX)] = PAGE_MAX,
+        wait_seconds: Annotated[float, Query(ge=0, le=LONG_POLL_SECONDS_MAX)] = 0.0,
     ) -> EventsPage:
-        """List a job's events in order, after the one with this id."""
-        job = seen(request, ref)
-        return EventsPage(events=services.jobs.events(job.id, after_id=after, limit=limit))
+        """List a job's events after the one with this id; wait for one where there is none."""
+        who = await run_in_threadpool(auth.person, request, Role.VIEWER)
+        job = await run_in_threadpool(_visible, services, ref, who)
+
+        def look() -> list[Event]:
+            return services.jobs.events(job.id, after_id=after, limit=limit)
+
+        return EventsPage(events=await waiting.for_news(f"job/{job.id}", wait_seconds, look, bool))
+
+
+def _add_course(router: APIRouter, services: Services, auth: Auth) -> None:
+    def seen(request: Request, ref: str) -> Job:
+        return _visible(services, ref, auth.person(request, Role.VIEWER))
 
     @router.get("/jobs/{ref}/metrics")
     def metrics(

@@ -1,7 +1,9 @@
 """What the doors speak to; bootstrap puts it together."""
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
+
+from prometheus_client import CollectorRegistry
 
 from service.control.files import Files
 from service.control.fleet import Fleet
@@ -10,6 +12,9 @@ from service.control.jobs import Jobs
 from service.control.loop import ControlLoop
 from service.control.ports import Bus, FleetStore, PlanStore, TokenStore
 from service.store.schema import SchemaState
+
+if TYPE_CHECKING:  # a server without Redis need not import it
+    from service.bus.redis_bus import RedisBus
 
 
 class ServiceStore(FleetStore, PlanStore, TokenStore, Protocol):
@@ -34,4 +39,6 @@ class Services:
     ingest: Ingest
     fleet: Fleet
     loop: ControlLoop
+    registry: CollectorRegistry  # of this server alone
+    redis: "RedisBus | None"  # the bus, where it is one
     check_schema: SchemaCheck

@@ -2,7 +2,9 @@
 
 import json
 import math
+import sqlite3
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -23,6 +25,7 @@ from sqlalchemy.pool import StaticPool
 from service.domain.errors import BadInput, NotFound, Refusal, Unreachable
 from service.store.tables import EPOCH, MICROSECOND
 
+WAL_TRY_SECONDS = 0.01
 BUSY_SECONDS = 30.0  # SQLite's writers queue up; longer than any burst that the tests make
 IDLE_TRANSACTION_SECONDS = 5  # a frozen server must not keep its locks from its heir
 CONNECT_SECONDS = 5
@@ -72,7 +75,7 @@ def _open_sqlite(url: str, now: Callable[[], datetime]) -> Engine:
     @event.listens_for(engine, "connect")
     def _prepare(connection: Any, _record: object) -> None:
         connection.isolation_level = None  # we begin transactions ourselves, below
-        connection.execute("PRAGMA journal_mode = WAL")
+        _use_wal(connection)
         connection.execute("PRAGMA synchronous = FULL")  # an acknowledged submit survives
         connection.execute("PRAGMA foreign_keys = ON")
         connection.create_function("strata_now", 0, lambda: (now() - EPOCH) // MICROSECOND)
@@ -80,6 +83,20 @@ def _open_sqlite(url: str, now: Callable[[], datetime]) -> Engine:
     # One connection in memory is shared by all threads, so they take turns on it.
     engine.strata_turn = threading.RLock() if in_memory else None  # type: ignore[attr-defined]
     return engine
+
+
+def _use_wal(connection: sqlite3.Connection) -> None:
+    """Keep a write-ahead log; where two make a new file at once, SQLite does not wait by itself."""
+    deadline = time.monotonic() + BUSY_SECONDS
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > deadline:
+                raise
+            time.sleep(WAL_TRY_SECONDS)
+        else:
+            return
 
 
 def _open_postgres(url: Any) -> Engine:

@@ -1,13 +1,24 @@
 """Reads of jobs, their course and their telemetry; each is one short transaction."""
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Engine, Select, func, select
+from sqlalchemy import ColumnElement, Engine, Select, func, select, text
 
 from service.domain.asks import JobFilter
 from service.domain.job import JobState
-from service.domain.records import Attempt, Checkpoint, Event, Job, Measurement, Stage, Token
+from service.domain.records import (
+    Attempt,
+    Checkpoint,
+    Event,
+    Job,
+    Measurement,
+    Reason,
+    Stage,
+    Token,
+    Waiting,
+)
 from service.store.engine import database_now, reading
 from service.store.rows import (
     attempt_of,
@@ -79,6 +90,16 @@ class Questions:
         )
         return {(queue, JobState(state)): count for queue, state, count in self._all(query)}
 
+    def waiting(self) -> list[Waiting]:
+        """The queued jobs, by queue and reason."""
+        query = (
+            select(jobs.c.queue, jobs.c.reason, func.count(), func.min(jobs.c.submitted_at))
+            .where(text("jobs.state = 'queued'"))
+            .group_by(jobs.c.queue, jobs.c.reason)
+            .order_by(jobs.c.queue, jobs.c.reason)
+        )
+        return [Waiting(queue, Reason(reason), *rest) for queue, reason, *rest in self._all(query)]
+
     def attempt(self, job_id: JobId, number: int) -> Attempt | None:
         """One attempt, or None."""
         query = select(attempts).where(attempts.c.job_id == job_id, attempts.c.number == number)
@@ -114,25 +135,32 @@ class Questions:
         rows = self._all(query.order_by(measurements.c.id.desc()).limit(limit))
         return list(map(measurement_of, reversed(rows)))
 
-    def latest_of_running(self) -> list[tuple[Job, Measurement]]:
-        """The newest line of every job that trains."""
+    def latest_lines(self, ended_since: datetime) -> list[tuple[Job, Measurement]]:
+        """The newest line of every job that trains, or has ended since then."""
+        trains = jobs.c.state.in_([JobState.RUNNING, JobState.STOPPING])
         newest = (
             select(func.max(measurements.c.id))
             .join(jobs, jobs.c.id == measurements.c.job_id)
-            .where(jobs.c.state.in_([JobState.RUNNING, JobState.STOPPING]))
+            .where(trains | (jobs.c.finished_at >= ended_since))
             .group_by(measurements.c.job_id)
         )
         lines = self._all(select(measurements).where(measurements.c.id.in_(newest)))
         found = self._all(select(jobs).where(jobs.c.id.in_([line.job_id for line in lines])))
-        running = {row.id: job_of(row) for row in found}
+        by_id = {row.id: job_of(row) for row in found}
         return [
-            (running[line.job_id], measurement_of(line)) for line in lines if line.job_id in running
+            (by_id[line.job_id], measurement_of(line)) for line in lines if line.job_id in by_id
         ]
 
     def checkpoints(self, job_id: JobId) -> list[Checkpoint]:
         """The job's checkpoints, the one told last first."""
         query = select(checkpoints).where(checkpoints.c.job_id == job_id)
         return list(map(checkpoint_of, self._all(query.order_by(checkpoints.c.id.desc()))))
+
+    def current_checkpoint(self, job_id: JobId) -> Checkpoint | None:
+        """The job's newest checkpoint that is not pruned, or None."""
+        query = select(checkpoints).where(checkpoints.c.job_id == job_id, ~checkpoints.c.pruned)
+        rows = self._all(query.order_by(checkpoints.c.id.desc()).limit(1))
+        return next(map(checkpoint_of, rows), None)
 
     def token(self, sha256: str) -> Token | None:
         """The record of a token that is neither expired nor revoked."""

@@ -79,6 +79,15 @@ class Store(Questions):
         query = select(attempts).where(text("attempts.state <> 'gone'"))
         return list(map(attempt_of, self._all(query.order_by(attempts.c.reserved_at))))
 
+    def holdings(self) -> list[tuple[str, Attempt]]:
+        """All attempts that still hold nodes, each with its job's queue."""
+        query = (
+            select(attempts, jobs.c.queue)
+            .join(jobs, jobs.c.id == attempts.c.job_id)
+            .where(text("attempts.state <> 'gone'"))
+        )
+        return [(row.queue, attempt_of(row)) for row in self._all(query)]
+
     def to_prune(self, agent: str, limit: int) -> list[CheckpointPath]:
         """Checkpoints to be deleted, of jobs whose newest attempt was this agent's."""
         query = (

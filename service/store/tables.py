@@ -100,6 +100,7 @@ jobs = Table(
         postgresql_where=text("state = 'queued'"),
     ),
     Index("ix_jobs_queue_state", "queue", "state"),
+    Index("ix_jobs_finished_at", "finished_at"),
 )
 
 attempts = Table(

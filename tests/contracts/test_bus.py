@@ -1,64 +1,138 @@
-"""What a bus promises: hints that reach whoever listens when they are sent."""
+"""What every bus promises: whoever listens is woken, also at another server, and never has to be.
+
+Two servers share a bus: one object inside a process, one object each through Redis.
+"""
 
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 
 import pytest
 
 from service.bus.local_bus import LocalBus
+from service.bus.redis_bus import RedisBus
 from service.control.ports import Bus
+from tests.redis_server import RedisServer
 
-DEADLINE_SECONDS = 10.0
-
-
-@pytest.fixture(params=[LocalBus])
-def bus(request: pytest.FixtureRequest) -> Bus:
-    make: Callable[[], Bus] = request.param
-    return make()
+DEADLINE_SECONDS = 20.0
+MANY = 500
 
 
-def test_everyone_who_listens_to_the_topic_is_woken(bus: Bus) -> None:
-    ears = [threading.Event(), threading.Event()]
-    for ear in ears:
-        bus.listen("queue", ear.set)
-    bus.wake("queue")
-    assert all(ear.wait(DEADLINE_SECONDS) for ear in ears)
+def wait_until(is_so: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    while not is_so():
+        assert time.monotonic() < deadline
+        threading.Event().wait(0.01)
 
 
-def test_a_wake_up_between_listening_and_waiting_is_not_lost(bus: Bus) -> None:
-    ear = threading.Event()
-    bus.listen("queue", ear.set)
-    bus.wake("queue")
-    assert ear.wait(DEADLINE_SECONDS)
+@pytest.fixture(params=["local", "redis"])
+def buses(request: pytest.FixtureRequest) -> Iterator[tuple[Bus, Bus]]:
+    """As two servers of one service have it."""
+    both: tuple[Bus, Bus]
+    if request.param == "local":
+        local = LocalBus()
+        both = (local, local)
+    else:
+        url = request.getfixturevalue("redis_server").url
+        both = (RedisBus(url), RedisBus(url))
+    for bus in both:
+        bus.start()
+    wait_until(lambda: all(bus.trouble is None for bus in both))
+    yield both
+    for bus in both:
+        bus.close()
+        bus.close()
 
 
-def test_another_topic_wakes_nobody(bus: Bus) -> None:
-    other, own = threading.Event(), threading.Event()
-    bus.listen("job/1", other.set)
-    bus.listen("job/2", own.set)
-    bus.wake("job/2")
-    assert own.wait(DEADLINE_SECONDS)  # so the wake-up has gone its way
-    assert not other.is_set()
+def test_a_wake_up_reaches_the_same_server_at_once(buses: tuple[Bus, Bus]) -> None:
+    here, _ = buses
+    heard = list[str]()
+    here.listen("queue", lambda: heard.append("woken"))
+    here.wake("queue")
+    assert heard == ["woken"]
 
 
-def test_a_topic_without_listeners_may_be_woken(bus: Bus) -> None:
-    bus.wake("agent/nobody")
+def test_a_wake_up_reaches_the_other_server(buses: tuple[Bus, Bus]) -> None:
+    here, there = buses
+    woken = threading.Event()
+    there.listen("job/1", woken.set)
+    here.wake("job/1")
+    assert woken.wait(DEADLINE_SECONDS)
 
 
-def test_who_left_is_not_woken_and_the_others_are(bus: Bus) -> None:
+def test_only_those_who_listen_to_the_topic_are_woken(buses: tuple[Bus, Bus]) -> None:
+    here, there = buses
+    right, wrong = threading.Event(), threading.Event()
+    there.listen("agent/a", wrong.set)
+    there.listen("agent/b", right.set)
+    here.wake("agent/b")
+    assert right.wait(DEADLINE_SECONDS)
+    assert not wrong.is_set()
+
+
+def test_who_has_left_is_not_woken(buses: tuple[Bus, Bus]) -> None:
+    here, there = buses
     gone, stays = threading.Event(), threading.Event()
-    leave = bus.listen("queue", gone.set)
-    bus.listen("queue", stays.set)
+    leave = there.listen("queue", gone.set)
+    there.listen("queue", stays.set)
     leave()
-    bus.wake("queue")
+    leave()
+    here.wake("queue")
     assert stays.wait(DEADLINE_SECONDS)
     assert not gone.is_set()
 
 
-def test_a_wake_up_comes_from_any_thread(bus: Bus) -> None:
-    ear = threading.Event()
-    bus.listen("queue", ear.set)
-    waker = threading.Thread(target=bus.wake, args=("queue",))
-    waker.start()
-    assert ear.wait(DEADLINE_SECONDS)
-    waker.join(DEADLINE_SECONDS)
+def test_many_topics_at_once_all_arrive(buses: tuple[Bus, Bus]) -> None:
+    here, there = buses
+    woken = [threading.Event() for _ in range(MANY)]
+    for number, event in enumerate(woken):
+        there.listen(f"job/{number}", event.set)
+    for number in range(MANY):
+        here.wake(f"job/{number}")
+    assert all(event.wait(DEADLINE_SECONDS) for event in woken)
+
+
+def test_while_nothing_is_wrong_nobody_has_to_poll_often(buses: tuple[Bus, Bus]) -> None:
+    assert all(bus.poll_seconds == 20.0 for bus in buses)
+
+
+def test_nothing_is_delivered_after_the_end(buses: tuple[Bus, Bus]) -> None:
+    here, there = buses
+    if here is there:
+        return  # one object: it ends with its process
+    woken = threading.Event()
+    there.listen("queue", woken.set)
+    there.close()
+    here.wake("queue")
+    mark = threading.Event()
+    third = RedisBus(f"redis://127.0.0.1:{_port(here)}/0")
+    third.listen("mark", mark.set)
+    third.start()
+    wait_until(lambda: third.trouble is None)
+    here.wake("mark")
+    assert mark.wait(DEADLINE_SECONDS)
+    third.close()
+    assert not woken.is_set()
+
+
+def _port(bus: Bus) -> int:
+    assert isinstance(bus, RedisBus)
+    return int(bus._redis.connection_pool.connection_kwargs["port"])
+
+
+def test_two_services_on_one_redis_do_not_hear_each_other(redis_server: RedisServer) -> None:
+    ours, theirs = RedisBus(redis_server.url), RedisBus(f"{redis_server.url[:-1]}1")
+    for bus in (ours, theirs):
+        bus.start()
+    wait_until(lambda: ours.trouble is None and theirs.trouble is None)
+    wrong, right = threading.Event(), threading.Event()
+    theirs.listen("queue", wrong.set)
+    also_ours = RedisBus(redis_server.url)
+    also_ours.listen("queue", right.set)
+    also_ours.start()
+    wait_until(lambda: also_ours.trouble is None)
+    ours.wake("queue")
+    assert right.wait(DEADLINE_SECONDS)
+    assert not wrong.is_set()
+    for bus in (ours, theirs, also_ours):
+        bus.close()

@@ -239,3 +239,10 @@ def test_attempts_not_gone_are_found_by_agent_oldest_first(store: Store, lives: 
         lost,
         other,
     ]
+
+
+def test_what_is_not_gone_is_held_by_its_jobs_queue(store: Store, lives: Lives) -> None:
+    _, here = lives.running()
+    _, there = lives.running(queue="night")
+    lives.requeued()
+    assert sorted(store.holdings(), key=lambda one: one[0]) == [("default", here), ("night", there)]

@@ -8,7 +8,7 @@ import pytest
 from service.domain.asks import JobFilter, Why
 from service.domain.errors import Conflict, Stale
 from service.domain.job import AttemptMove, IllegalMove, JobMove, JobState
-from service.domain.records import Reason
+from service.domain.records import Reason, Waiting
 from service.store.store import Store
 from tests.contracts.lives import WHY, Lives, a_spec, job_id, new_job
 from tests.contracts.replay import assert_log_replays
@@ -252,6 +252,21 @@ def test_jobs_are_counted_by_queue_and_state(store: Store, lives: Lives) -> None
         ("default", JobState.HELD): 1,
         ("night", JobState.QUEUED): 1,
     }
+
+
+def test_waiting_jobs_are_counted_by_queue_and_reason_with_the_oldest(
+    store: Store, lives: Lives
+) -> None:
+    assert store.waiting() == []
+    oldest, second, third = lives.queued(), lives.queued(), lives.queued(queue="night")
+    lives.running()
+    with store.write() as tx:
+        for job in (oldest, second, third):
+            tx.explain(job.id, Reason.NO_NODES, "none is known")
+    assert store.waiting() == [
+        Waiting("default", Reason.NO_NODES, 2, oldest.submitted_at),
+        Waiting("night", Reason.NO_NODES, 1, third.submitted_at),
+    ]
 
 
 def test_the_event_log_replays_to_the_rows(store: Store, lives: Lives) -> None:

@@ -113,7 +113,9 @@ def test_a_line_whose_figures_are_not_finite_is_kept(store: Store, lives: Lives)
     assert second.progress.metrics["nothing"] != second.progress.metrics["nothing"]
 
 
-def test_the_latest_lines_are_of_jobs_that_run_or_stop(store: Store, lives: Lives) -> None:
+def test_the_latest_lines_are_of_jobs_that_train_or_ended_lately(
+    store: Store, lives: Lives
+) -> None:
     running, _ = lives.running()
     stopping, _ = lives.running()
     ended, _ = lives.running()
@@ -124,9 +126,17 @@ def test_the_latest_lines_are_of_jobs_that_run_or_stop(store: Store, lives: Live
             tx.add_measurement(job.id, 1, TOLD_AT, progress(2))
     stopping = lives.move_job(stopping, JobMove.STOP)
     lives.move_job(ended, JobMove.SUCCEED)
-    found = sorted(store.latest_of_running(), key=lambda pair: pair[0].seq)
+    found = sorted(
+        store.latest_lines(store.now() + timedelta(seconds=1)), key=lambda pair: pair[0].seq
+    )
     assert [(job, line.progress.step) for job, line in found] == [(running, 2), (stopping, 2)]
-    assert silent.id not in {job.id for job, _ in found}
+    lately = store.latest_lines(store.now() - timedelta(minutes=1))
+    assert {job.id: line.progress.step for job, line in lately} == {
+        running.id: 2,
+        stopping.id: 2,
+        ended.id: 2,
+    }
+    assert silent.id not in {job.id for job, _ in lately}
 
 
 def test_a_checkpoint_is_recorded_once_and_reads_back_as_told(store: Store, lives: Lives) -> None:
@@ -152,6 +162,14 @@ def test_the_newest_checkpoint_is_the_one_told_last_also_where_its_step_went_bac
         tx.ask_prune(job.id, keep_last=2)
     told = [(row.ref.step, row.ref.attempt, row.prune_asked) for row in store.checkpoints(job.id)]
     assert told == [(20, 2, False), (30, 1, False), (20, 1, True), (10, 1, True)]
+    with store.write() as tx:
+        tx.ask_prune(job.id, keep_last=0)
+    for current in ((20, 2), (30, 1)):
+        found = store.current_checkpoint(job.id)
+        assert found is not None
+        assert (found.ref.step, found.ref.attempt) == current
+        with store.write() as tx:
+            tx.mark_pruned([CheckpointPath(job_id=job.id, path=found.ref.path)])
 
 
 def test_all_but_the_newest_checkpoints_of_one_job_are_asked_to_go(

@@ -30,6 +30,7 @@ def test_local_places_become_absolute_and_urls_stay() -> None:
         *[("STRATA_PORT", value) for value in ("x", "-1", "80.5", "65536", "9" * 5000)],
         *[("STRATA_LOCAL_CPUS", value) for value in ("0", "two", "1e3")],
         *[("STRATA_URL", value) for value in ("strata.example", "localhost:8080", "ftp://a")],
+        *[("STRATA_REDIS_URL", value) for value in ("localhost:6379", "http://a")],
         *[("STRATA_TOKEN", value) for value in ("one\ntwo", "t\u00f6ken")],
     ],
 )

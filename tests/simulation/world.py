@@ -6,11 +6,14 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
+from prometheus_client import CollectorRegistry
+
 from service.bus.local_bus import LocalBus
 from service.control.fleet import Fleet
 from service.control.ingest import Ingest
 from service.control.jobs import Jobs
 from service.control.loop import ControlLoop
+from service.control.meters import Meters
 from service.domain.asks import JobFilter
 from service.domain.errors import Refusal, Unreachable
 from service.domain.job import AttemptState, JobState
@@ -66,13 +69,19 @@ class World:
         self.store = FlakyStore(engine, self.rng, self.fired)
         self.store.cross, self.store.freeze = self._one_acts, self._sleep_over_the_lease
         self.jobs = Jobs(self.store, self.bus, storage_url=STORAGE, data_roots=(), ids=self._new_id)
-        self.ingest = Ingest(self.store, self.bus, self.rng.random)
+        meters = Meters(CollectorRegistry())
+        self.ingest = Ingest(self.store, self.bus, self.rng.random, meters)
         self.fleet = Fleet(
-            self.store, self.bus, storage_url=STORAGE, data_roots=(), jitter=self.rng.random
+            self.store,
+            self.bus,
+            storage_url=STORAGE,
+            data_roots=(),
+            jitter=self.rng.random,
+            meters=meters,
         )
         self.wire = Wire(self.fleet, self.ingest, self.rng, self.fired)
         self.loops = [
-            ControlLoop(self.store, self.bus, self.clock, f"server-{k}", self.rng.random)
+            ControlLoop(self.store, self.bus, self.clock, f"server-{k}", self.rng.random, meters)
             for k in (1, 2)
         ]
         self._frozen_until = [0.0, 0.0]

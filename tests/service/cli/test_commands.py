@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from service.cli.main import COMMANDS
+from tests.redis_server import RedisServer
 
 EXAMPLES = Path(__file__).parents[3] / "deploy" / "examples"
 
@@ -103,6 +104,38 @@ def test_a_token_is_made_listed_and_revoked(tmp_path: Path) -> None:
     assert made["token"] not in listed
     assert strata(tmp_path, "tokens", "revoke", "anna").returncode == 0
     assert strata(tmp_path, "tokens", "revoke", "anna").returncode == 3
+
+
+def test_the_doctor_asks_the_redis_that_is_named(tmp_path: Path, redis_server: RedisServer) -> None:
+    def finding() -> tuple[int, dict[str, object]]:
+        done = strata(tmp_path, "doctor", "-o", "json", STRATA_REDIS_URL=redis_server.url)
+        findings = {one["what"]: one for one in json.loads(done.stdout)["findings"]}
+        return done.returncode, findings["redis"]
+
+    code, found = finding()
+    assert (code, found["is_well"]) == (0, True)
+    redis_server.kill()
+    code, found = finding()
+    assert (code, found["is_well"]) == (1, False)
+    assert "jobs go on" in str(found["sentence"])
+
+
+def test_a_token_of_ones_own_is_recorded_once_and_never_shown(tmp_path: Path) -> None:
+    assert strata(tmp_path, "db", "upgrade").returncode == 0
+    file, own = tmp_path / "own", "0123456789abcdef" * 3
+    file.write_text(own + "\n")
+    for _ in range(2):
+        done = strata(tmp_path, "tokens", "create", "gpu", "--agent", "--token-file", str(file))
+        assert done.returncode == 0, done.stderr
+        assert own not in done.stdout
+    [listed] = json.loads(strata(tmp_path, "tokens", "list", "-o", "json").stdout)["tokens"]
+    assert (listed["name"], listed["is_agent"]) == ("gpu", True)
+    stolen = strata(tmp_path, "tokens", "create", "eva", "--token-file", str(file))
+    assert stolen.returncode == 4, stolen.stderr
+    file.write_text("short")
+    refused = strata(tmp_path, "tokens", "create", "eva", "--token-file", str(file))
+    assert refused.returncode == 2
+    assert "--token-file" in refused.stderr
 
 
 def test_the_doctor_finds_a_secret_that_others_can_read(tmp_path: Path) -> None:

@@ -5,6 +5,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from prometheus_client import CollectorRegistry
+
 from service.bus.local_bus import LocalBus
 from service.control.clock import JobIds
 from service.control.elector import Elector
@@ -12,6 +14,7 @@ from service.control.files import Files
 from service.control.fleet import Fleet
 from service.control.ingest import Ingest
 from service.control.jobs import Jobs
+from service.control.meters import Meters
 from service.control.reconciler import Reconciler
 from service.control.scheduler import Scheduler
 from service.domain.asks import Leadership
@@ -120,18 +123,25 @@ class House:
             ids=JobIds(),
         )
         self.files = Files(self.store, storage_url=self.storage_url)
-        self.ingest = Ingest(self.store, self.bus, lambda: self.jitter)
+        self.registry = CollectorRegistry()
+        self.meters = Meters(self.registry)
+        self.ingest = Ingest(self.store, self.bus, lambda: self.jitter, self.meters)
         self.fleet = Fleet(
             self.store,
             self.bus,
             storage_url=self.storage_url,
             data_roots=data_roots,
             jitter=lambda: self.jitter,
+            meters=self.meters,
         )
         self.elector = Elector(self.store, self.clock, "server-1")
-        self.scheduler = Scheduler(self.store, self.bus)
-        self.reconciler = Reconciler(self.store, self.bus, lambda: self.jitter)
+        self.scheduler = Scheduler(self.store, self.bus, self.meters)
+        self.reconciler = Reconciler(self.store, self.bus, lambda: self.jitter, self.meters)
         self._keys = 0
+
+    def sample(self, name: str, **labels: str) -> float | None:
+        """The value of one of our own series, as /metrics would tell it."""
+        return self.registry.get_sample_value(name, labels)
 
     # --- people
 

@@ -16,7 +16,7 @@ DEADLINE_SECONDS = 20.0
 
 
 def a_loop(house: House, holder: str = "server-1") -> ControlLoop:
-    return ControlLoop(house.store, house.bus, house.clock, holder, lambda: 0.5)
+    return ControlLoop(house.store, house.bus, house.clock, holder, lambda: 0.5, house.meters)
 
 
 def test_a_turn_elects_plans_and_reconciles(house: House) -> None:
@@ -26,9 +26,10 @@ def test_a_turn_elects_plans_and_reconciles(house: House) -> None:
     loop.turn()
     assert loop.is_leader
     assert house.job(job).state is JobState.RUNNING
-    assert loop.figures.granted == 1
-    assert set(loop.figures.runs) == {"elect", "schedule", "reconcile"}
-    assert loop.figures.errors == {}
+    assert house.sample("strata_attempts_total") == 1
+    for phase in ("elect", "schedule", "reconcile"):
+        assert house.sample("strata_loop_seconds_count", phase=phase) == 1
+        assert house.sample("strata_loop_errors_total", phase=phase) == 0
 
 
 def test_who_does_not_lead_plans_nothing(house: House) -> None:
@@ -51,8 +52,9 @@ def test_a_phase_that_fails_is_counted_and_the_others_go_on(
     with monkeypatch.context() as patch:
         patch.setattr(house.store, "snapshot", broken)
         loop.turn()
-    assert loop.figures.errors == {"schedule": 1}
-    assert loop.figures.runs["reconcile"] == 1
+    assert house.sample("strata_loop_errors_total", phase="schedule") == 1
+    assert house.sample("strata_loop_errors_total", phase="elect") == 0
+    assert house.sample("strata_loop_seconds_count", phase="reconcile") == 1
     house.sync()
     job = house.submit()
     loop.turn()
@@ -71,7 +73,7 @@ def test_who_was_replaced_stops_leading_and_counts_no_error(house: House) -> Non
     house.submit()
     loop.turn()
     assert not loop.is_leader
-    assert loop.figures.errors == {}
+    assert house.sample("strata_loop_errors_total", phase="schedule") == 0
 
 
 def test_while_the_database_is_away_the_pauses_grow_and_then_shrink_again(
@@ -115,6 +117,7 @@ class Turning:
             SystemClock(),
             "server-1",
             lambda: 0.5,
+            self.house.meters,
             poll_seconds=10 * DEADLINE_SECONDS,
         )
         self.granted = threading.Event()

@@ -122,7 +122,7 @@ def test_a_leader_that_froze_with_a_plan_in_hand_fills_no_node_twice(
         heir = house.store.take_lead("control", "server-2", 9.0)
         assert heir is not None
         house.submit(resources={"workers": 8}, priority=9)
-        assert Scheduler(house.store, house.bus).run(heir) == 1
+        assert Scheduler(house.store, house.bus, house.meters).run(heir) == 1
         return found
 
     monkeypatch.setattr(house.store, "snapshot", read_then_frozen)

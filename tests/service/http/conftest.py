@@ -89,6 +89,7 @@ def doors(tmp_path: Path) -> Iterator[Doors]:
     engine.dispose()
     (tmp_path / "storage").mkdir()
     service = build(settings)
+    service.loop.turn()  # it leads
     tokens: dict[str, str] = {}
     people: dict[str, tuple[Role, str | None]] = {role.value: (role, None) for role in Role}
     people["elsewhere"] = (Role.ADMIN, "other-project")

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from datetime import timedelta
 
 import httpx
 import pytest
@@ -22,7 +23,7 @@ __all__ = ["live"]
 
 SERVED = """
 from fastapi import FastAPI
-from service.http.machines import Closing
+from service.http.waiting import Closing
 from service.http.server import Server, bind
 app = FastAPI()
 app.state.closing = Closing()
@@ -58,17 +59,86 @@ def test_the_queue_is_counted(doors: Doors) -> None:
     assert found["strata_job_oldest_queued_timestamp_seconds", (("queue", "default"),)] > 1e9
 
 
-def test_a_running_jobs_series_are_there_and_go_with_it(doors: Doors) -> None:
+def test_a_jobs_series_are_there_while_it_runs_and_for_a_while_after(
+    doors: Doors, monkeypatch: pytest.MonkeyPatch
+) -> None:
     job = doors.running()
     doors.report(job, STARTED, STAGE, PROGRESS)
     labels = (("job_id", job["id"]),)
     found = series(doors)
     assert found["strata_train_loss", labels] == 2.25
     assert found["strata_train_samples_total", labels] == 1400
+    assert found["strata_train_world_size", labels] == 2
     doors.report(job, ENDED, first=4)
+    assert series(doors)["strata_train_loss", labels] == 2.25, "it may not be scraped yet"
+    monkeypatch.setattr("service.http.fleet_metrics.SERIES_GRACE", timedelta(0))
     found = series(doors)
     assert not [name for name, its in found if its == labels]
     assert found["strata_jobs_finished_total", (("outcome", "succeeded"),)] == 1
+
+
+def test_capacity_sums_up_and_a_silent_agents_is_unreachable(doors: Doors) -> None:
+    doors.running(resources={"workers": 1})
+
+    def of_cluster(state: str) -> float:
+        return series(doors)["strata_cluster_cpus", (("agent", "a1"), ("state", state))]
+
+    assert [of_cluster(state) for state in ("allocated", "free", "unreachable")] == [1, 1, 0]
+    assert series(doors)["strata_queue_allocated_cpus", (("queue", "default"),)] == 1
+    with doors.service.store.write() as tx:
+        tx.set_agent_silent("a1")
+    assert [of_cluster(state) for state in ("allocated", "free", "unreachable")] == [1, 0, 1]
+    assert series(doors)["strata_nodes", (("agent", "a1"), ("state", "silent"))] == 1
+
+
+def test_why_jobs_wait_is_counted(doors: Doors) -> None:
+    doors.submit("k1")
+    doors.submit("k2")
+    doors.service.loop.turn()
+    labels = (("queue", "default"), ("reason", "no_nodes"))
+    assert series(doors)["strata_jobs_pending", labels] == 2
+
+
+def test_the_fleet_is_told_by_the_leader_alone(doors: Doors) -> None:
+    doors.submit()
+    term = doors.service.loop._elector.term
+    assert term is not None
+    assert any(name == "strata_jobs" for name, _ in series(doors))
+    doors.service.loop._elector.resign()
+    found = series(doors)
+    assert found["strata_controller_leader", ()] == 0
+    assert found["strata_database_up", ()] == 1
+    assert not any(name in ("strata_jobs", "strata_nodes") for name, _ in found)
+
+
+def test_a_job_is_timed_from_its_submission_to_its_end(doors: Doors) -> None:
+    job = doors.running()
+    doors.report(job, STARTED, STAGE, PROGRESS, ENDED)
+    found = series(doors)
+    for name in ("queue_wait", "dispatch_latency", "run"):
+        assert found[f"strata_job_{name}_seconds_count", ()] == 1
+    assert found["strata_attempts_total", ()] == 1
+    retries = {its: value for (name, its), value in found.items() if name == "strata_retries_total"}
+    assert len(retries) > 1
+    assert not any(retries.values())
+
+
+def test_a_retry_is_counted_by_how_its_attempt_failed(doors: Doors) -> None:
+    job = doors.running()
+    outcome = {"result": "failed", "failure": "worker_died", "message": "rank 1 is gone"}
+    doors.report(job, STARTED, {"fact": "ended", "outcome": outcome})
+    found = series(doors)
+    assert found["strata_retries_total", (("kind", "worker_died"),)] == 1
+    assert found["strata_job_run_seconds_count", ()] == 0
+
+
+def test_the_database_is_timed_by_the_kind_of_statement(doors: Doors) -> None:
+    doors.submit()
+    found = series(doors)
+    for op in ("select", "insert"):
+        assert found["strata_db_query_seconds_count", (("op", op),)] > 0
+    [revision] = [its for name, its in found if name == "strata_schema_revision_info"]
+    assert revision == (("revision", "0002"),)
 
 
 def test_requests_are_counted_by_route_and_not_by_path(doors: Doors) -> None:
@@ -105,7 +175,8 @@ def test_metrics_are_there_while_the_database_is_not(
         raise Unreachable("the database does not answer")
 
     doors.submit()
-    monkeypatch.setattr(type(doors.service.store), "latest_of_running", away)
+    monkeypatch.setattr(type(doors.service.store), "holdings", away)
+    monkeypatch.setattr("service.store.schema.reading", away)
     found = series(doors)
     assert found["strata_database_up", ()] == 0
     assert ("strata_controller_leader", ()) in found
