@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 EXAMPLE ?= deploy/examples/digits-pretrained-rbm.yaml
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check lint types imports fmt benchmark soak clean
+.PHONY: help run test check lint types imports chart tools fmt benchmark soak clean
 
 help: ## Show what can be made
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -17,7 +17,7 @@ run: $(VENV)/.installed-worker ## Train the staged example on real digits, from 
 test: $(VENV)/.installed-test ## Run the tests; real PostgreSQL and Ray come along
 	$(BIN)/python -m pytest
 
-check: lint types imports test ## All that CI runs
+check: lint types imports chart test ## All that CI runs; needs `make tools` once
 
 lint: $(VENV)/.installed-all ## Check format and style
 	$(BIN)/ruff format --check .
@@ -28,6 +28,12 @@ types: $(VENV)/.installed-all ## Check the types
 
 imports: $(VENV)/.installed-all ## Check that imports run down the floors
 	$(BIN)/lint-imports --no-cache
+
+chart: $(VENV)/.installed-test ## Check chart, images and monitoring; needs `make tools` once
+	$(BIN)/python -m pytest -m tools tests/deploy
+
+tools: $(VENV)/bin/python ## Fetch helm, kubectl, prometheus and promtool into .tools, without root
+	$(BIN)/python deploy/tools/fetch_tools.py
 
 fmt: $(VENV)/.installed-all ## Format, and mend what can be mended
 	$(BIN)/ruff format .

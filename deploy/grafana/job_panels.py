@@ -1,0 +1,141 @@
+"""One job's row: what it learns, how fast, and how much a crash would cost it."""
+
+from deploy.grafana.panels import BAD, NEUTRAL, SIXTH, WARN, Panel, of_job
+
+JOB = (
+    Panel(
+        title="Job",
+        unit="short",
+        description="Name and queue of the chosen job. Series of a job end five minutes after it: "
+        "move the range of time to see older ones.",
+        queries={"{{name}} in {{queue}}": 'max by (name, queue) (strata_job_info{job_id="$job"})'},
+        is_stat=True,
+        keeps_last=True,
+        shows_name=True,
+        start=NEUTRAL,
+        empty="not trained in this range of time",
+    ),
+    Panel(
+        title="Workers",
+        unit="short",
+        description="Processes that train the job together.",
+        queries={"workers": of_job("strata_train_world_size")},
+        width=SIXTH,
+        is_stat=True,
+        keeps_last=True,
+        start=NEUTRAL,
+    ),
+    Panel(
+        title="Steps",
+        unit="short",
+        description="Optimizer steps done. Going back means: an attempt was lost, and the next "
+        "one began at the last checkpoint.",
+        queries={"steps": of_job("strata_train_step")},
+        width=SIXTH,
+        is_stat=True,
+        keeps_last=True,
+        start=NEUTRAL,
+    ),
+    Panel(
+        title="Samples",
+        unit="short",
+        description="Samples seen by all workers together.",
+        queries={"samples": of_job("strata_train_samples_total")},
+        width=SIXTH,
+        is_stat=True,
+        keeps_last=True,
+        start=NEUTRAL,
+    ),
+    Panel(
+        title="Age of the checkpoint",
+        unit="s",
+        description="As much work is lost if the job dies now. Far above the interval of its "
+        "recipe: `strata events JOB`, and look at the storage.",
+        queries={
+            "age": f"time() - {of_job('strata_checkpoint_last_success_timestamp_seconds')}",
+        },
+        width=SIXTH,
+        is_stat=True,
+        keeps_last=True,
+        steps=((1800, WARN), (7200, BAD)),
+        empty="none yet",
+    ),
+    Panel(
+        title="Loss",
+        unit="none",
+        description="Mean since the last report. It may jump between stages, for each has a loss "
+        "of its own, and that of an RBM may rise as the fit improves.",
+        queries={"loss": of_job("strata_train_loss")},
+    ),
+    Panel(
+        title="Gradient norm",
+        unit="none",
+        description="At the last diagnosis. Towards zero: lower layers do not learn, pretrain "
+        "them; growing without end: lower the learning rate, or clip.",
+        queries={"gradient norm": of_job("strata_train_grad_norm")},
+        empty="not diagnosed yet",
+    ),
+    Panel(
+        title="Learning rate",
+        unit="sci",
+        description="Of the last step, as the schedule gave it.",
+        queries={"learning rate": of_job("strata_train_learning_rate")},
+    ),
+    Panel(
+        title="Samples per second",
+        unit="suffix: samples/s",
+        description="Of all workers together. A lasting drop: a slow node, or data that comes "
+        "late.",
+        queries={"samples per second": of_job("strata_train_samples_per_second")},
+    ),
+    Panel(
+        title="Time of a step",
+        unit="s",
+        description="Mean since the last report, and the part of it that waited for data.",
+        queries={
+            "step": of_job("strata_train_step_seconds"),
+            "of it, waiting for data": of_job("strata_train_data_wait_seconds"),
+        },
+    ),
+    Panel(
+        title="Share of time that waits for data",
+        unit="percentunit",
+        description="Above a fifth the processors starve: put the data nearer, or give each worker "
+        "more CPUs.",
+        queries={
+            "share": f"{of_job('strata_train_data_wait_seconds')}"
+            f" / {of_job('strata_train_step_seconds')}",
+        },
+        steps=((0.2, WARN), (0.5, BAD)),
+    ),
+    Panel(
+        title="Stage and epoch",
+        unit="short",
+        description="The stage that trains, from 0, and the whole epochs done in it.",
+        queries={
+            "stage": of_job("strata_train_stage_index"),
+            "epoch": of_job("strata_train_epoch"),
+        },
+        is_stepped=True,
+    ),
+    Panel(
+        title="Size of the checkpoint",
+        unit="bytes",
+        description="Of the current one, on the storage.",
+        queries={"size": of_job("strata_checkpoint_bytes")},
+        is_stepped=True,
+        empty="none yet",
+    ),
+    Panel(
+        title="Time of the checkpoint",
+        unit="s",
+        description="How long the current one took to write, and how long training stood still "
+        "for it. Slow writes: the storage. Long stalls: checkpoint less often.",
+        queries={
+            "save": of_job("strata_checkpoint_save_seconds"),
+            "stall": of_job("strata_checkpoint_stall_seconds"),
+        },
+        is_stepped=True,
+        empty="none yet",
+    ),
+)
