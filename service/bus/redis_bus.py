@@ -22,8 +22,8 @@ from service.bus.local_bus import ALONE_POLL_SECONDS, LocalBus
 from service.domain.errors import BadInput
 
 DEGRADED_POLL_SECONDS = 1.0
-BEAT_SECONDS = 2.0
-SILENCE_SECONDS = 5.0  # two beats that did not come back
+BEAT_SECONDS = 1.0
+SILENCE_SECONDS = 3.0  # two beats that did not come back
 ANSWER_SECONDS = 2.0  # for one command; a healthy Redis needs a thousandth of it
 RETRY_SECONDS = 1.0
 LISTEN_SECONDS = 0.5  # how soon the listener sees that it shall end

@@ -1,0 +1,78 @@
+{{- define "strata.podSecurity" -}}
+runAsNonRoot: true
+runAsUser: 10001
+runAsGroup: 10001
+fsGroup: 10001
+fsGroupChangePolicy: OnRootMismatch
+seccompProfile:
+  type: RuntimeDefault
+{{- end -}}
+
+{{- define "strata.containerSecurity" -}}
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+capabilities:
+  drop: [ALL]
+{{- end -}}
+
+{{- define "strata.mounts" -}}
+- name: tmp
+  mountPath: /tmp
+{{- if not .Values.storage.url }}
+- name: storage
+  mountPath: /var/lib/strata
+{{- end }}
+{{- end -}}
+
+{{- define "strata.volumes" -}}
+- name: tmp
+  emptyDir: {}
+{{- if not .Values.storage.url }}
+- name: storage
+  persistentVolumeClaim:
+    claimName: {{ include "strata.claimName" . }}
+{{- end }}
+{{- end -}}
+
+{{/* A variable from a key of a Secret: (list NAME secret key) */}}
+{{- define "strata.fromSecret" -}}
+- name: {{ index . 0 }}
+  valueFrom:
+    secretKeyRef:
+      name: {{ index . 1 | quote }}
+      key: {{ index . 2 | quote }}
+{{- end -}}
+
+{{- define "strata.storageSecret" -}}
+{{- with .Values.storage.existingSecret }}
+envFrom:
+  - secretRef:
+      name: {{ . | quote }}
+{{- end }}
+{{- end -}}
+
+{{/* Where a pod may run, of a component's values. */}}
+{{- define "strata.placement" -}}
+{{- with .nodeSelector }}
+nodeSelector:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .tolerations }}
+tolerations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .affinity }}
+affinity:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .priorityClassName }}
+priorityClassName: {{ . | quote }}
+{{- end }}
+{{- end -}}
+
+{{- define "strata.pullSecrets" -}}
+{{- with .Values.imagePullSecrets }}
+imagePullSecrets:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end -}}
