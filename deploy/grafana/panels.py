@@ -11,7 +11,7 @@ Three things hold for every query:
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-THIRD, HALF, SIXTH = 8, 12, 4  # of the 24 columns of Grafana's grid
+THIRD, SIXTH = 8, 4  # of the 24 columns of Grafana's grid
 # Jobs come by the hour: an interval of rates may have none, and its quantiles would be gaps.
 JOBS_WINDOW = "1h"
 RATE = "$__rate_interval"

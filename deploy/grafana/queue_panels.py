@@ -3,7 +3,6 @@
 from deploy.grafana.panels import (
     BAD,
     GOOD,
-    HALF,
     JOBS_WINDOW,
     NEUTRAL,
     WARN,
@@ -140,7 +139,6 @@ QUEUE = (
             "{{queue}}: CPUs": "max by (queue) (strata_queue_allocated_cpus)",
             "{{queue}}: GPUs": "max by (queue) (strata_queue_allocated_gpus)",
         },
-        width=HALF,
         is_stepped=True,
     ),
     Panel(
@@ -151,7 +149,15 @@ QUEUE = (
         queries={
             "{{agent}}": "time() - max by (agent) (strata_agent_last_sync_timestamp_seconds)",
         },
-        width=HALF,
         steps=((60, WARN), (300, BAD)),
+    ),
+    Panel(
+        title="Lost gangs",
+        unit="short",
+        description="Attempts that were given up without proof of their end. Their nodes stay "
+        "blocked until an agent proves it: bring the agent back, or take the nodes away.",
+        queries={"{{kind}}": "max by (kind) (strata_orphans)"},
+        steps=((1, WARN),),
+        is_stepped=True,
     ),
 )

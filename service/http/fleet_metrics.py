@@ -11,7 +11,7 @@ from datetime import timedelta
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
-from service.domain.job import FINAL_JOB_STATES, JobState
+from service.domain.job import FINAL_JOB_STATES, AttemptState, JobState
 from service.domain.records import Agent, Attempt, Checkpoint, Measurement
 from service.http.services import ServiceStore
 from workers.contract.inventory import NodeSeen
@@ -35,6 +35,13 @@ def fleet_metrics(store: ServiceStore) -> Iterator[Metric]:
     for unit in UNITS:
         yield _cluster(unit, agents, places, holdings)
         yield _allocated(unit, queues, holdings)
+    orphans = GaugeMetricFamily(
+        "strata_orphans",
+        "Lost attempts whose processes are not proved gone; their nodes stay blocked.",
+        labels=["kind"],
+    )
+    orphans.add_metric(["gang"], sum(one.state is AttemptState.LOST for _, one in holdings))
+    yield orphans
     yield from _training(store)
 
 

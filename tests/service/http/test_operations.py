@@ -12,8 +12,10 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from service.domain.asks import Why
 from service.domain.errors import BadInput, Forbidden, NotFound, Unreachable
-from service.domain.job import JobState
+from service.domain.job import AttemptMove, JobState
+from service.domain.records import Reason
 from service.http.client import Client
 from tests.service.http.conftest import Doors
 from tests.service.http.test_machines import Live, live
@@ -89,6 +91,17 @@ def test_capacity_sums_up_and_a_silent_agents_is_unreachable(doors: Doors) -> No
         tx.set_agent_silent("a1")
     assert [of_cluster(state) for state in ("allocated", "free", "unreachable")] == [1, 0, 1]
     assert series(doors)["strata_nodes", (("agent", "a1"), ("state", "silent"))] == 1
+
+
+def test_a_lost_gang_whose_end_is_not_proved_is_an_orphan(doors: Doors) -> None:
+    job = doors.running()
+    orphans = ("strata_orphans", (("kind", "gang"),))
+    assert series(doors)[orphans] == 0
+    attempt = doors.service.store.attempt(job["id"], 1)
+    assert attempt is not None
+    with doors.service.store.write() as tx:
+        tx.move_attempt(attempt, AttemptMove.LOSE, Why("test", Reason.SILENT, "silent"))
+    assert series(doors)[orphans] == 1
 
 
 def test_why_jobs_wait_is_counted(doors: Doors) -> None:
