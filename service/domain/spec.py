@@ -5,7 +5,8 @@ from typing import Annotated, Self
 from pydantic import Field, model_validator
 
 from service.domain.resources import Resources, SpanSeconds
-from workers.contract.recipe import Recipe, RecipeMistake
+from workers.contract.recipe import Recipe
+from workers.contract.recipe_words import RecipeMistake
 
 NAME_CHARS_MAX = 100
 LABELS_MAX = 32

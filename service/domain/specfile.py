@@ -10,7 +10,7 @@ from pydantic_core import ErrorDetails
 
 from service.domain.errors import BadInput
 from service.domain.spec import JobSpec
-from workers.contract.recipe import RecipeMistake
+from workers.contract.recipe_words import RecipeMistake
 
 SPEC_BYTES_MAX = 256 * 1024  # a thousand layers written one by one are 10 KiB
 SPEC_DEPTH_MAX = 20  # nesting; the deepest real spec has 4

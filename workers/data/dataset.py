@@ -1,28 +1,30 @@
 """The data of a job as the loop uses it: scaled tensors in memory, divided into up to three parts.
 
-Letters: N samples, V features of one sample.
+Letters: N samples. A sample keeps its shape: (V,) for a vector, (C, H, W) for an image.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from workers.contract.data_spec import DigitsData, IdxData, NpzData, Scale
 from workers.contract.outcome import ConfigFailure
-from workers.contract.recipe import DigitsData, IdxData, NpzData, Scale
 from workers.data.sources import CLASSES_MAX, Array, Places, read_source
 from workers.data.split import stratified
 
 Floats = npt.NDArray[np.float32]
+
+GREY_DIMENSIONS = 3  # (N, H, W)
 
 
 @dataclass(frozen=True)
 class Part:
     """One part of the data."""
 
-    x_NV: Tensor  # float32
+    x_N: Tensor  # (N, ...) float32
     y_N: Tensor  # int64
 
     def __len__(self) -> int:
@@ -30,7 +32,7 @@ class Part:
 
     def to(self, device: torch.device) -> "Part":
         """Return the part on a device."""
-        return Part(self.x_NV.to(device), self.y_N.to(device))
+        return Part(self.x_N.to(device), self.y_N.to(device))
 
 
 @dataclass(frozen=True)
@@ -43,9 +45,22 @@ class Dataset:
     num_classes: int
 
     @property
-    def num_features(self) -> int:
-        """V, all dimensions of a sample multiplied."""
-        return self.train.x_NV.shape[1]
+    def shape(self) -> tuple[int, ...]:
+        """Of one sample."""
+        return tuple(self.train.x_N.shape[1:])
+
+    def flat(self) -> "Dataset":
+        """Return the data with every sample as a vector."""
+
+        def vectors(part: Part) -> Part:
+            return Part(part.x_N.flatten(1), part.y_N)
+
+        return replace(
+            self,
+            train=vectors(self.train),
+            validation=self.validation and vectors(self.validation),
+            test=self.test and vectors(self.test),
+        )
 
     def to(self, device: torch.device) -> "Dataset":
         """Return the data on a device."""
@@ -68,15 +83,15 @@ def load_dataset(spec: DigitsData | IdxData | NpzData, places: Places) -> Datase
         StorageFailure: storage can't be read at all.
     """
     stored = read_source(spec, places)
-    x, y = _flat(stored.x, "x"), _labels(stored.y, stored.x, "y")
+    x, y = _features(stored.x, "x"), _labels(stored.y, stored.x, "y")
     x_test = y_test = None
     if stored.x_test is not None and stored.y_test is not None:
-        x_test = _flat(stored.x_test, "x_test")
+        x_test = _features(stored.x_test, "x_test")
         y_test = _labels(stored.y_test, stored.x_test, "y_test")
-        if x_test.shape[1] != x.shape[1]:
+        if x_test.shape[1:] != x.shape[1:]:
             raise ConfigFailure(
-                f"data: a sample has {x.shape[1]} features in the training part and "
-                f"{x_test.shape[1]} in the test part; they must agree"
+                f"data: a sample has the shape {x.shape[1:]} in the training part and "
+                f"{x_test.shape[1:]} in the test part; they must agree"
             )
     elif not isinstance(spec, IdxData) and spec.test_fraction > 0:
         kept, held = stratified(y, spec.test_fraction, spec.split_seed, "test")
@@ -102,35 +117,38 @@ class _Scaling:
     divisor: Floats
 
     @classmethod
-    def fitted(cls, x_NV: Floats, scale: Scale, largest: float | None) -> "_Scaling":
+    def fitted(cls, x_N: Floats, scale: Scale, largest: float | None) -> "_Scaling":
         """Fit to the training part; only it is looked at."""
         zero, one = np.zeros(1, np.float32), np.ones(1, np.float32)
         if scale == "none":
             return cls(zero, one)
         if scale == "standardize":
-            spread_V = x_NV.std(axis=0, dtype=np.float64).astype(np.float32)
-            mean_V = x_NV.mean(axis=0, dtype=np.float64).astype(np.float32)
-            return cls(mean_V, np.where(spread_V > 0, spread_V, one))  # a constant feature: 0
+            spread = x_N.std(axis=0, dtype=np.float64).astype(np.float32)
+            mean = x_N.mean(axis=0, dtype=np.float64).astype(np.float32)
+            return cls(mean, np.where(spread > 0, spread, one))  # a constant feature: 0
         if largest is not None:
             return cls(zero, one * np.float32(largest))
-        low, high = x_NV.min(), x_NV.max()
+        low, high = x_N.min(), x_N.max()
         return cls(zero + low, one * (high - low) if high > low else one)
 
-    def part(self, x_NV: Floats, y_N: Array) -> Part:
+    def part(self, x_N: Floats, y_N: Array) -> Part:
         """Scale features and make tensors of both."""
-        scaled = np.ascontiguousarray((x_NV - self.shift) / self.divisor, dtype=np.float32)
+        scaled = np.ascontiguousarray((x_N - self.shift) / self.divisor, dtype=np.float32)
         return Part(torch.from_numpy(scaled), torch.from_numpy(y_N))
 
 
-def _flat(x: Array, key: str) -> Floats:
+def _features(x: Array, key: str) -> Floats:
+    """Numbers (N, ...); grey images (N, H, W) get the one channel that they have."""
     if x.ndim < 1 or x.dtype.kind not in "buif" or x.size == 0:
         raise ConfigFailure(
             f"data.{key}: features must be numbers of shape (n, ...), not {x.dtype} {x.shape}"
         )
-    flat = x.reshape(len(x), -1).astype(np.float32)
-    if not np.isfinite(flat).all():
+    features = x.astype(np.float32)
+    if not np.isfinite(features).all():
         raise ConfigFailure(f"data.{key}: some features are NaN or infinite; clean them first")
-    return flat
+    if features.ndim == 1:
+        return features[:, None]
+    return features[:, None] if features.ndim == GREY_DIMENSIONS else features
 
 
 def _labels(y: Array, x: Array, key: str) -> npt.NDArray[np.int64]:

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from workers.contract.data_spec import DigitsData, IdxData, NpzData
 from workers.contract.outcome import ConfigFailure, StorageFailure
 from workers.contract.paths import join, resolve_data
-from workers.contract.recipe import DigitsData, IdxData, NpzData
 
 Array = npt.NDArray[Any]
 

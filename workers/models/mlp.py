@@ -12,7 +12,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from workers.contract.recipe import MlpModel
+from workers.contract.model_spec import MlpModel
 from workers.models.layered import Layer, Layered
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {

@@ -5,16 +5,10 @@ from dataclasses import dataclass
 from torch import nn
 
 from workers.contract.outcome import ConfigFailure
-from workers.contract.recipe import (
-    Adam,
-    DenoisingAutoencoder,
-    GreedySupervised,
-    Rbm,
-    Recipe,
-    ScheduleSpec,
-    Sgd,
-)
+from workers.contract.pretraining_spec import DenoisingAutoencoder, GreedySupervised, Rbm
+from workers.contract.recipe import Recipe
 from workers.contract.reports import StageKind
+from workers.contract.training_spec import Adam, ScheduleSpec, Sgd
 from workers.data.seeds import derived_seed
 from workers.models.layered import Layered, seeded
 from workers.models.mlp import DenseLayer

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, linear
 
-from workers.contract.recipe import DenoisingAutoencoder, MlpModel
+from workers.contract.model_spec import MlpModel
+from workers.contract.pretraining_spec import DenoisingAutoencoder
 from workers.models.mlp import DenseLayer, initialized
 from workers.stages.objective import Objective
 

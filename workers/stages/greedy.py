@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from workers.contract.recipe import MlpModel
+from workers.contract.model_spec import MlpModel
 from workers.models.layered import Layer
 from workers.models.mlp import build_head
 from workers.stages.objective import Objective

@@ -9,7 +9,7 @@ the biases of hidden and visible units; v0 is the data, vk the end of the chain.
 import torch
 from torch import Tensor, nn
 
-from workers.contract.recipe import Rbm
+from workers.contract.pretraining_spec import Rbm
 from workers.models.mlp import DenseLayer
 from workers.stages.objective import Objective
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from workers.contract.recipe import MlpModel
+from workers.contract.model_spec import MlpModel
 from workers.contract.reports import Noticed
 from workers.models.layered import Layered
 

@@ -25,7 +25,7 @@ def evaluate(net: Layered, part: Part, seat: Seat) -> dict[str, float]:
     for start in range(mine.start, mine.stop, ROWS_AT_ONCE):
         rows = slice(start, min(start + ROWS_AT_ONCE, mine.stop))
         y_B = part.y_N[rows]
-        logits_BK = net(part.x_NV[rows])
+        logits_BK = net(part.x_N[rows])
         sums[0] += (logits_BK.argmax(1) != y_B).sum()
         sums[1] += cross_entropy(logits_BK, y_B, reduction="sum")
     net.train()

@@ -13,7 +13,7 @@ from torch.optim.adam import adam
 from torch.optim.adamw import adamw
 from torch.optim.sgd import sgd
 
-from workers.contract.recipe import Adam, Sgd
+from workers.contract.training_spec import Adam, Sgd
 
 
 class Optimizer:

@@ -14,8 +14,8 @@ from workers.contract.reports import CheckpointRef, Evaluated, StageEnded, Stage
 from workers.data.dataset import load_dataset
 from workers.data.seeds import derived_seed
 from workers.data.sources import Places
+from workers.models.catalog import build_net, takes_vectors
 from workers.models.layered import seeded
-from workers.models.mlp import build_mlp
 from workers.parallel.mesh import Seat
 from workers.stages.catalog import StagePlan, build_objective, plan_stages
 from workers.stages.handover import Inputs
@@ -82,7 +82,7 @@ class StageWalk:
         self._course = course
         self._resume_from = ref if not position.is_stage_over else None
         self.position = position
-        self._inputs = Inputs(course.data.train.x_NV)
+        self._inputs = Inputs(course.data.train.x_N)
         for plan in course.plans[: position.stage_index]:
             self._inputs = self._inputs_above(plan)
 
@@ -103,7 +103,7 @@ class StageWalk:
 
     def _train(self, plan: StagePlan) -> StopReason | None:
         course = self._course
-        inputs = self._inputs if plan.layer is not None else Inputs(course.data.train.x_NV)
+        inputs = self._inputs if plan.layer is not None else Inputs(course.data.train.x_N)
         objective = build_objective(
             plan, course.recipe, course.net, course.data.num_classes, inputs
         )
@@ -170,8 +170,9 @@ def _prepare(launch: LaunchSpec, seat: Seat, listener: Listener) -> Course:
     recipe = launch.recipe
     places = Places(launch.storage_url, launch.data_roots)
     data = load_dataset(recipe.data, places).to(seat.device)
+    data = data.flat() if takes_vectors(recipe.model) else data
     generator = seeded(derived_seed(recipe.seed, "net"))
-    net = build_mlp(recipe.model, data.num_features, data.num_classes, generator)
+    net = build_net(recipe.model, data.shape, data.num_classes, generator)
     return Course(
         launch=launch,
         seat=seat,

@@ -2,7 +2,7 @@
 
 import math
 
-from workers.contract.recipe import Sgd
+from workers.contract.training_spec import Sgd
 from workers.stages.catalog import StagePlan
 
 

@@ -9,20 +9,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from workers.contract import recipe as recipe_file
-from workers.contract.recipe import (
+from workers.contract import data_spec, model_spec, pretraining_spec, recipe, training_spec
+from workers.contract.data_spec import NpzData
+from workers.contract.pretraining_spec import DenoisingAutoencoder
+from workers.contract.recipe import Recipe
+from workers.contract.recipe_words import (
     BATCH_SIZE_MAX,
     EPOCHS_MAX,
     LAYERS_MAX,
     SEED_MAX,
     UNITS_MAX,
-    Adam,
-    DenoisingAutoencoder,
-    NpzData,
-    Recipe,
     RecipeMistake,
-    Sgd,
 )
+from workers.contract.training_spec import Adam, Sgd
 
 PLAIN: dict[str, Any] = {
     "data": {"source": "digits"},
@@ -185,13 +184,16 @@ def test_a_combination_that_cannot_work_is_refused_with_its_place_and_a_sentence
     assert words in mistake.sentence
 
 
+FILES = (data_spec, model_spec, pretraining_spec, recipe, training_spec)
+
+
 def test_every_mistake_that_the_recipe_knows_is_tested() -> None:
     known = set()
-    for node in ast.walk(ast.parse(inspect.getsource(recipe_file))):
+    for node in (one for file in FILES for one in ast.walk(ast.parse(inspect.getsource(file)))):
         if (
             isinstance(node, ast.Call)
             and isinstance(node.func, ast.Name)
-            and node.func.id in ("RecipeMistake", "_check_length")
+            and node.func.id in ("RecipeMistake", "check_length")
             and isinstance(node.args[0], ast.Constant)
         ):
             known.add(node.args[0].value)

@@ -12,8 +12,8 @@ import torch
 from pydantic import TypeAdapter
 from sklearn.datasets import load_digits
 
+from workers.contract.data_spec import DataSpec
 from workers.contract.outcome import ConfigFailure
-from workers.contract.recipe import DataSpec
 from workers.data.dataset import Dataset, load_dataset
 from workers.data.sources import Places, read_source
 from workers.data.split import stratified
@@ -56,8 +56,8 @@ def test_digits_are_divided_by_class_and_scaled_to_the_unit() -> None:
     assert data.test is not None
     assert data.validation is not None
     assert (len(data.train), len(data.validation), len(data.test)) == (1293, 144, 360)
-    assert (data.num_features, data.num_classes) == (64, 10)
-    assert float(data.train.x_NV.max()) == 1.0
+    assert (data.shape, data.num_classes) == ((64,), 10)
+    assert float(data.train.x_N.max()) == 1.0
     parts = [part.y_N.bincount() for part in (data.train, data.validation, data.test)]
     shares = sum(parts) * (360 / 1797)
     assert float((parts[2] - shares).abs().max()) < 1.0
@@ -78,8 +78,8 @@ def test_idx_files_are_read_plain_and_packed(packed: bool, tmp_path: Path) -> No
     images = _write_mnist(tmp_path / "mnist", packed)
     data = _load(tmp_path, source="idx", path="mnist")
     assert data.test is not None
-    expected = torch.from_numpy(images.reshape(30, 16) / 255.0).float()
-    torch.testing.assert_close(data.train.x_NV, expected)
+    expected = torch.from_numpy(images.reshape(30, 1, 4, 4) / 255.0).float()
+    torch.testing.assert_close(data.train.x_N, expected)
     assert data.train.y_N.tolist() == [k % 3 for k in range(30)]
     assert len(data.test) == 12
 
@@ -96,10 +96,12 @@ def test_npz_comes_from_any_url_below_a_data_root() -> None:
         y="b",
         scale="standardize",
     )
-    assert data.num_features == 4
+    assert data.shape == (1, 2, 2)
+    data = data.flat()
+    assert data.shape == (4,)
     assert len(data.train) == 8
-    torch.testing.assert_close(data.train.x_NV.mean(0), torch.zeros(4), atol=1e-6, rtol=0)
-    torch.testing.assert_close(data.train.x_NV.std(0, correction=0), torch.ones(4))
+    torch.testing.assert_close(data.train.x_N.mean(0), torch.zeros(4), atol=1e-6, rtol=0)
+    torch.testing.assert_close(data.train.x_N.std(0, correction=0), torch.ones(4))
 
 
 def test_npz_may_bring_its_own_test_part(tmp_path: Path) -> None:
@@ -110,7 +112,7 @@ def test_npz_may_bring_its_own_test_part(tmp_path: Path) -> None:
     )
     assert data.test is not None
     assert len(data.train) == 6
-    assert data.test.x_NV.tolist() == [[4.0, 4.0], [4.0, 4.0]]
+    assert data.test.x_N.tolist() == [[4.0, 4.0], [4.0, 4.0]]
 
 
 BAD_ARRAYS: dict[str, tuple[dict[str, Any], str]] = {

@@ -6,10 +6,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from workers.contract.data_spec import DigitsData
 from workers.contract.launch import Deadlines, LaunchSpec, RankPlacement
 from workers.contract.manifest import Manifest, ManifestFile
+from workers.contract.model_spec import MlpModel
 from workers.contract.paths import checkpoint_folder, fact_file
-from workers.contract.recipe import DigitsData, MlpModel, Recipe
+from workers.contract.recipe import Recipe
 from workers.contract.reports import CheckpointRef, CheckpointWritten, Fact, FactBody, Progress
 from workers.contract.wire import JobId
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from workers.contract.recipe import MlpModel
+from workers.contract.model_spec import MlpModel
 from workers.models.layered import Layered, seeded
 from workers.models.mlp import DenseLayer, build_mlp
 

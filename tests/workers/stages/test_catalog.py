@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from workers.contract.outcome import ConfigFailure
-from workers.contract.recipe import Adam, Recipe, Sgd
+from workers.contract.recipe import Recipe
+from workers.contract.training_spec import Adam, Sgd
 from workers.stages.catalog import MomentumSwitch, plan_stages
 
 

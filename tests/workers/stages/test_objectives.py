@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from workers.contract.recipe import DenoisingAutoencoder, MlpModel, Rbm
+from workers.contract.model_spec import MlpModel
+from workers.contract.pretraining_spec import DenoisingAutoencoder, Rbm
 from workers.models.layered import seeded
 from workers.models.mlp import DenseLayer
 from workers.stages.denoising import Denoising

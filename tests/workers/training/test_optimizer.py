@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from workers.contract.recipe import Adam, Recipe, Sgd
+from workers.contract.recipe import Recipe
+from workers.contract.training_spec import Adam, Sgd
 from workers.stages.catalog import StagePlan, plan_stages
 from workers.training.optimizer import Optimizer
 from workers.training.schedule import lr_at, momentum_at

@@ -1,0 +1,35 @@
+"""Numbers and limits that all parts of a recipe share, and how a wrong combination is refused."""
+
+from collections.abc import Sequence
+from typing import Annotated
+
+from pydantic import Field
+
+LAYERS_MAX = 1000  # the deepest net that the tests train
+UNITS_MAX = 65_536  # one layer of this width squared is 16 GiB of float32 weights
+EPOCHS_MAX = 1_000_000
+BATCH_SIZE_MAX = 1_000_000
+SEED_MAX = 2**32 - 1  # NumPy seeds are 32 bits wide
+
+Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
+Rate = Annotated[float, Field(gt=0.0)]
+NotNegative = Annotated[float, Field(ge=0.0)]
+Epochs = Annotated[int, Field(ge=1, le=EPOCHS_MAX)]
+BatchSize = Annotated[int, Field(ge=1, le=BATCH_SIZE_MAX)]
+Units = Annotated[int, Field(ge=1, le=UNITS_MAX)]
+Seed = Annotated[int, Field(ge=0, le=SEED_MAX)]
+
+
+class RecipeMistake(ValueError):
+    """A combination that is refused; `path` is where the mending has to happen."""
+
+    def __init__(self, path: str, sentence: str) -> None:
+        super().__init__(sentence)
+        self.path = path
+        self.sentence = sentence
+
+
+def check_length(path: str, value: float | Sequence[float], layers: int) -> None:
+    """Refuse a list that does not give one value for each pretrained layer."""
+    if isinstance(value, Sequence) and len(value) != layers:
+        raise RecipeMistake(path, f"lists {len(value)} values for {layers} pretrained layers")
