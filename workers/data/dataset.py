@@ -3,6 +3,7 @@
 Letters: N samples. A sample keeps its shape: (V,) for a vector, (C, H, W) for an image.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -17,6 +18,7 @@ from workers.data.split import stratified
 
 Floats = npt.NDArray[np.float32]
 
+ROWS_AT_ONCE = 4096  # bounds the memory of a pass over all samples; 65,536 wide it is 1 GiB
 GREY_DIMENSIONS = 3  # (N, H, W)
 
 
@@ -29,6 +31,18 @@ class Part:
 
     def __len__(self) -> int:
         return len(self.y_N)
+
+    def rows(self, indices_B: Tensor, epoch: int) -> Tensor:
+        """Return some samples, (B, ...); `epoch` is for what changes them anew in each."""
+        return self.x_N.index_select(0, indices_B)
+
+    def labels(self, indices_B: Tensor) -> Tensor:
+        """Return their labels, (B,)."""
+        return self.y_N.index_select(0, indices_B)
+
+    def passes(self) -> Iterator[Tensor]:
+        """Yield all samples in order, some at a time, as they are: what a statistic looks at."""
+        yield from torch.split(self.x_N, ROWS_AT_ONCE)
 
     def to(self, device: torch.device) -> "Part":
         """Return the part on a device."""

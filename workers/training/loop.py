@@ -118,7 +118,7 @@ class StageLoop:
             self._order_epoch = epoch
         start = step_of_epoch * self._plan.batch_size
         rows_B = self._order[start + self._part.start : start + self._part.stop]
-        return self._inputs.rows(rows_B), data.y_N.index_select(0, rows_B)
+        return self._inputs.rows(rows_B, epoch), data.labels(rows_B)
 
     def _close_epoch(self) -> None:
         loss = self._trained.tally.close_epoch(self._plan.steps_per_epoch)

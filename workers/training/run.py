@@ -82,7 +82,7 @@ class StageWalk:
         self._course = course
         self._resume_from = ref if not position.is_stage_over else None
         self.position = position
-        self._inputs = Inputs(course.data.train.x_N)
+        self._inputs = Inputs(course.data.train)
         for plan in course.plans[: position.stage_index]:
             self._inputs = self._inputs_above(plan)
 
@@ -103,7 +103,7 @@ class StageWalk:
 
     def _train(self, plan: StagePlan) -> StopReason | None:
         course = self._course
-        inputs = self._inputs if plan.layer is not None else Inputs(course.data.train.x_N)
+        inputs = self._inputs if plan.layer is not None else Inputs(course.data.train)
         objective = build_objective(
             plan, course.recipe, course.net, course.data.num_classes, inputs
         )
