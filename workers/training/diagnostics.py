@@ -5,7 +5,7 @@ computed on the device and fetched at once, so that the training waits for it on
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -17,6 +17,9 @@ from workers.contract.reports import Noticed
 from workers.models.layered import Layered
 
 LAYERS_MAX = 12  # a curve each for more would bury the reader; evenly spaced, both ends included
+EXPLODED = 1e3  # of the lowest layer over the highest: rescued and modern nets keep below 100
+DEAD = 0.5  # half of a layer's units pass no gradient: its width is not what the recipe says
+SATURATED = 0.9  # nearly all outputs where the slope is near 0
 VANISHED = 1e-4  # measured: rescued nets 1/90 and better, stuck ones 1/600,000 and worse
 COLLAPSED = 0.03  # measured: nets with a layer at or below stayed stuck, all with 0.07 learned
 SATURATED_WITHIN = 0.01  # of an end of the activation's range, where its slope is near 0
@@ -37,9 +40,10 @@ class Diagnostics:
 
     Metrics of a layer: grad_norm (of its weights' gradient, before clipping), update_ratio (norm of
     the step over norm of the weights: 1e-3 is usual), code_sd (standard deviation of its output
-    over this rank's batch, mean over units) and saturation (share of outputs at an end of a
-    sigmoid's or a tanh's range; for relu, of zeros). Of the whole net: grad_norm (of the gradient
-    of all its parameters) and gradient_decay (the lowest layer's over the highest's).
+    over this rank's batch, mean over units), saturation (share of outputs at an end of a sigmoid's
+    or a tanh's range) and, for relu, dead (share of units that are 0 for the whole batch). Of the
+    whole net: grad_norm (of the gradient of all its parameters) and gradient_decay (the lowest
+    layer's over the highest's, each as the root mean square).
     """
 
     def __init__(self, net: Layered, model: MlpModel) -> None:
@@ -83,41 +87,86 @@ class Diagnostics:
             figures[f"update_ratio.{name}"] = ratios[k]
             code_BH = look.codes[name]
             figures[f"code_sd.{name}"] = code_BH.std(0, correction=0).mean()
-            saturation = self._saturation(code_BH)
-            if saturation is not None:
-                figures[f"saturation.{name}"] = saturation
+            figures |= {f"{kind}.{name}": share for kind, share in self._ends(code_BH).items()}
         figures["grad_norm"] = look.gradient_norm
         figures["gradient_decay"] = _rms(look, self._weights, 0) / _rms(look, self._weights, -1)
         values = torch.stack([figure.float() for figure in figures.values()]).tolist()
         found = zip(figures, values, strict=True)
         return {name: value for name, value in found if math.isfinite(value)}
 
-    def verdict(self, metrics: dict[str, float]) -> Noticed | None:
-        """Return what the owner should know of these figures."""
-        decay = metrics.get("gradient_decay")
-        if decay is None or decay >= VANISHED:
-            return None
+    def verdicts(self, metrics: Mapping[str, float]) -> list[Noticed]:
+        """Return what the owner should know of these figures, the gravest first."""
         names = list(self._layers)
+        found = [_of_decay(metrics.get("gradient_decay"), names[0], names[-1])]
+        found.append(_of_layers(metrics, "dead", DEAD, "dead_units", DEAD_UNITS))
+        found.append(
+            _of_layers(metrics, "saturation", SATURATED, "saturated_units", SATURATED_UNITS)
+        )
+        return [noticed for noticed in found if noticed is not None]
+
+    def _ends(self, code_BH: Tensor) -> dict[str, Tensor]:
+        """The share of outputs, or of units, that pass no gradient."""
+        if self._model.residual:
+            return {}  # the sum of a residual net has no range
+        match self._model.activation:
+            case "sigmoid":
+                at_end = (code_BH - 0.5).abs() > 0.5 - SATURATED_WITHIN
+                return {"saturation": at_end.float().mean()}
+            case "tanh":
+                return {"saturation": (code_BH.abs() > 1.0 - SATURATED_WITHIN).float().mean()}
+            case "relu":
+                return {"dead": (code_BH == 0.0).flatten(1).all(0).float().mean()}
+            case _:
+                return {}
+
+
+DEAD_UNITS = (
+    "units of {layer} are 0 for the whole batch and learn nothing more: lower the learning rate, "
+    "warm it up (training.schedule.warmup_epochs), or normalise (model.normalization: batch)."
+)
+SATURATED_UNITS = (
+    "outputs of {layer} lie at an end of their range, where the slope is near 0: lower model.gain "
+    "or the learning rate, scale the data, or normalise."
+)
+
+
+def _of_decay(decay: float | None, lowest: str, highest: str) -> Noticed | None:
+    """Say so if the gradient fades away on its way down, or grows out of bounds."""
+    if decay is None or lowest == highest:
+        return None
+    if decay < VANISHED:
         smaller = f"{1 / decay:.0e} times smaller" if decay > 0 else "0, and so much smaller"
         return Noticed(
             code="vanishing_gradient",
-            sentence=f"The gradient of {names[0]} is {smaller} than that of {names[-1]}: the net "
+            sentence=f"The gradient of {lowest} is {smaller} than that of {highest}: the net "
             "sits on a plateau and its lower layers do not learn. Pretrain it, raise model.gain "
             "(4 with xavier for sigmoids), or use relu with he, normalization, or residual layers.",
         )
+    if decay > EXPLODED:
+        return Noticed(
+            code="exploding_gradient",
+            sentence=f"The gradient of {lowest} is {decay:.0e} times larger than that of "
+            f"{highest}: steps that fit the upper layers throw the lower ones about. Lower "
+            "model.gain, set training.clip_norm, or use normalization or residual layers.",
+        )
+    return None
 
-    def _saturation(self, code_BH: Tensor) -> Tensor | None:
-        if self._model.residual:
-            return None  # the sum of a residual net has no range
-        match self._model.activation:
-            case "sigmoid":
-                return ((code_BH - 0.5).abs() > 0.5 - SATURATED_WITHIN).float().mean()
-            case "tanh":
-                return (code_BH.abs() > 1.0 - SATURATED_WITHIN).float().mean()
-            case "relu":
-                return (code_BH == 0.0).float().mean()
-            case _:
-                return None
+
+def _of_layers(
+    metrics: Mapping[str, float], kind: str, limit: float, code: str, sentence: str
+) -> Noticed | None:
+    """Say so of the worst layer, if its share is above the limit."""
+    shares = {
+        name.removeprefix(f"{kind}."): share
+        for name, share in metrics.items()
+        if name.startswith(f"{kind}.")
+    }
+    layer = max(shares, key=lambda name: shares[name], default=None)
+    if layer is None or shares[layer] <= limit:
+        return None
+    return Noticed(
+        code=code, sentence=f"{shares[layer]:.0%} of the " + sentence.format(layer=layer)
+    )
 
 
 def collapsed(layer_name: str, code_sd: float) -> Noticed | None:

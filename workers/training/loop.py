@@ -166,8 +166,8 @@ class StageLoop:
     def _conclude(self, look: Look) -> None:
         assert self._diagnostics is not None
         self._metrics = self._diagnostics.metrics(look)
-        noticed = self._diagnostics.verdict(self._metrics)
-        if noticed is not None and noticed.code not in self.position.noticed:
-            self._course.tell(noticed)
-            codes = (*self.position.noticed, noticed.code)
-            self.position = replace(self.position, noticed=codes)
+        for noticed in self._diagnostics.verdicts(self._metrics):
+            if noticed.code not in self.position.noticed:
+                self._course.tell(noticed)
+                codes = (*self.position.noticed, noticed.code)
+                self.position = replace(self.position, noticed=codes)
