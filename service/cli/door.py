@@ -31,6 +31,9 @@ class Door(Protocol):
     def events(self, ref: str, after: int) -> list[dict[str, Any]]:
         """List a job's events after the one with this id."""
 
+    def diagnosis(self, ref: str) -> dict[str, Any]:
+        """Say why a job does not learn."""
+
     def checkpoints(self, ref: str) -> list[dict[str, Any]]:
         """List a job's checkpoints, newest first."""
 
@@ -62,6 +65,11 @@ class ServerDoor:
         path = f"{self.client.job(ref)}/events"
         answer = self.client.get(path, after=after, wait_seconds=wait_seconds)
         found: list[dict[str, Any]] = answer["events"]
+        return found
+
+    def diagnosis(self, ref: str) -> dict[str, Any]:
+        """Say why a job does not learn."""
+        found: dict[str, Any] = self.client.get(f"{self.client.job(ref)}/diagnosis")
         return found
 
     def checkpoints(self, ref: str) -> list[dict[str, Any]]:
@@ -127,6 +135,11 @@ class DatabaseDoor:
     def events(self, ref: str, after: int) -> list[dict[str, Any]]:
         """List a job's events after the one with this id."""
         found: list[dict[str, Any]] = _json(self._jobs.events(ref, after_id=after))
+        return found
+
+    def diagnosis(self, ref: str) -> dict[str, Any]:
+        """Say why a job does not learn."""
+        found: dict[str, Any] = _json(self._jobs.diagnose(ref))
         return found
 
     def checkpoints(self, ref: str) -> list[dict[str, Any]]:

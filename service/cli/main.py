@@ -20,6 +20,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "status": ("jobs:status", "Show a job: stages, loss, checkpoint, why it waits."),
     "logs": ("jobs:logs", "Read what a job's processes wrote."),
     "events": ("jobs:events", "Everything that ever happened to a job."),
+    "diagnose": ("diagnose:diagnose", "Say why a job is stuck, and show its layers."),
     "cancel": ("jobs:cancel", "End jobs for good."),
     "hold": ("jobs:hold", "Stop jobs at a checkpoint and keep them."),
     "release": ("jobs:release", "Let held jobs go on."),
@@ -42,8 +43,8 @@ Exit codes: 0 done, 1 the job failed, 2 bad input, 3 not found, 4 conflict,
 5 server or database unreachable, 6 forbidden, 130 interrupted.
 \b
 Environment: STRATA_HOME, STRATA_URL, STRATA_TOKEN, STRATA_DATABASE_URL,
-STRATA_STORAGE_URL, STRATA_DATA_ROOTS, STRATA_HOST, STRATA_PORT,
-STRATA_IDLE_SECONDS, STRATA_LOCAL_CPUS; docs/operations.md says what they mean.
+STRATA_REDIS_URL, STRATA_STORAGE_URL, STRATA_DATA_ROOTS, STRATA_HOST,
+STRATA_PORT, STRATA_IDLE_SECONDS, STRATA_LOCAL_CPUS; docs/operations.md says what they mean.
 """
 
 

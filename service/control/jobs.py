@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Protocol
 
+from service.control.diagnosis import Diagnosis, diagnose
 from service.control.files import data_place
 from service.control.ports import Bus, FleetStore, PlanStore
 from service.control.views import DryRun, JobStatus, Submitted
@@ -21,6 +22,8 @@ STALE_TRIES = 10  # a job that moves more often while we look is moved by a loop
 KEY_CHARS_MAX = 200
 LIKE_MAX = 5  # candidates that an ambiguous id names
 LATEST = "@latest"
+DIAGNOSED_LINES = 2000  # of the curve: some minutes at the least
+DIAGNOSED_EVENTS = 5000
 
 
 class Store(FleetStore, PlanStore, Protocol):
@@ -130,6 +133,17 @@ class Jobs:
     def checkpoints(self, ref: str) -> list[Checkpoint]:
         """The job's checkpoints, newest first, the pruned ones too."""
         return self._store.checkpoints(self.find(ref).id)
+
+    def diagnose(self, ref: str) -> Diagnosis:
+        """Why a job does not learn, or not fast."""
+        job = self.find(ref)
+        return diagnose(
+            job,
+            self._store.attempts(job.id),
+            self._store.stages(job.id),
+            self._store.measurements(job.id, DIAGNOSED_LINES),
+            self._store.events(job.id, 0, DIAGNOSED_EVENTS),
+        )
 
     # The last of those that give lists: below it, `list` in an annotation would mean this method.
     def list(self, wanted: JobFilter) -> list[Job]:

@@ -6,6 +6,7 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
 
+from service.control.diagnosis import Diagnosis
 from service.control.jobs import KEY_CHARS_MAX, LATEST
 from service.control.views import DryRun, JobStatus, LogPart, Submitted, Verified
 from service.domain.asks import JobFilter
@@ -207,6 +208,11 @@ def _add_course(router: APIRouter, services: Services, auth: Auth) -> None:
         """Show a job's curves, the newest `limit` lines."""
         job = seen(request, ref)
         return CurvesPage(measurements=services.jobs.measurements(job.id, limit=limit))
+
+    @router.get("/jobs/{ref}/diagnosis")
+    def diagnosis(request: Request, ref: str) -> Diagnosis:
+        """Say why a job does not learn, or not fast."""
+        return services.jobs.diagnose(seen(request, ref).id)
 
     @router.get("/jobs/{ref}/checkpoints")
     def checkpoints(request: Request, ref: str) -> CheckpointsPage:

@@ -19,6 +19,7 @@ ROUTES: list[tuple[str, str, Any, set[str]]] = [
     ("GET", "/v1/nodes", None, READERS),
     ("GET", "/v1/jobs/{job}", None, READERS - {"elsewhere"}),
     ("GET", "/v1/jobs/{job}/events", None, READERS - {"elsewhere"}),
+    ("GET", "/v1/jobs/{job}/diagnosis", None, READERS - {"elsewhere"}),
     ("GET", "/v1/jobs/{job}/metrics", None, READERS - {"elsewhere"}),
     ("GET", "/v1/jobs/{job}/checkpoints", None, READERS - {"elsewhere"}),
     ("GET", "/v1/jobs/{job}/logs", None, READERS - {"elsewhere"}),

@@ -1,0 +1,140 @@
+"""Why a job does not learn, or not fast: what its curves and events say, in words.
+
+The layers' own verdicts come from the gang, which alone sees tensors; see
+`workers.training.diagnostics`. Here the curves are read: what stands still, starves or repeats.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from service.domain.records import Attempt, Event, Job, Measurement, Stage
+from workers.contract.reports import StageKind
+from workers.contract.wire import JobId
+
+STARVED = 0.3  # of a step's time that waits for data: faster data would help more than anything
+STILL = 0.01  # of its height that a loss moves while it stands still
+LEARNED = 0.9  # of its first value below which a loss has come down at all
+LINES_MIN = 12  # of a curve's lines, before anything is said of it
+TAIL = 0.5  # of a curve that is looked at for what it does now
+CODES = frozenset(
+    {
+        "vanishing_gradient",
+        "exploding_gradient",
+        "dead_units",
+        "saturated_units",
+        "representation_collapsed",
+        "checkpoint_fallback",
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """One thing that keeps a job from learning."""
+
+    code: str
+    sentence: str
+
+
+@dataclass(frozen=True, slots=True)
+class LayerFigures:
+    """One layer at the last look into it; None where it has no such figure."""
+
+    name: str
+    grad_norm: float | None
+    update_ratio: float | None
+    code_sd: float | None
+    saturation: float | None
+    dead: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnosis:
+    """A job, seen from inside."""
+
+    job_id: JobId
+    verdicts: tuple[Verdict, ...]  # none: nothing stands out
+    layers: tuple[LayerFigures, ...]  # from the input up, at the last look
+    looked_at_step: int | None
+
+
+def diagnose(
+    job: Job,
+    attempts: Sequence[Attempt],
+    stages: Sequence[Stage],
+    curve: Sequence[Measurement],
+    events: Sequence[Event],
+) -> Diagnosis:
+    """Put together what is known; `curve` and `events` are in order."""
+    verdicts = [*_told(events), *_standing(stages, curve), *_starved(curve), *_failed(attempts)]
+    looks = [line for line in curve if any("." in name for name in line.progress.metrics)]
+    last = looks[-1].progress if looks else None
+    return Diagnosis(
+        job_id=job.id,
+        verdicts=tuple(verdicts),
+        layers=_layers(last.metrics) if last else (),
+        looked_at_step=last.step if last else None,
+    )
+
+
+def _told(events: Sequence[Event]) -> Iterator[Verdict]:
+    """What the gang said, each code as it said it last."""
+    last = {event.reason: event.message for event in events if event.reason in CODES}
+    for code, sentence in last.items():
+        yield Verdict(code, sentence)
+
+
+def _standing(stages: Sequence[Stage], curve: Sequence[Measurement]) -> Iterator[Verdict]:
+    """A loss of the fine-tuning that has not come down, and does not move any more."""
+    indexes = {stage.index for stage in stages if stage.kind is StageKind.FINETUNE}
+    lines = [line.progress for line in curve if line.progress.stage_index in indexes]
+    losses = [line.loss for line in lines if line.loss is not None and math.isfinite(line.loss)]
+    if len(losses) < LINES_MIN:
+        return
+    tail = losses[-round(len(losses) * TAIL) :]
+    is_still = max(tail) - min(tail) <= STILL * max(abs(max(tail)), 1e-12)
+    if is_still and tail[-1] > LEARNED * losses[0]:
+        yield Verdict(
+            "plateau",
+            f"The loss began at {losses[0]:.4g} and stands at {tail[-1]:.4g}: it has not moved by "
+            f"more than {STILL:.0%} since step {lines[-len(tail)].step}. Look at the layers below; "
+            "where their gradients fade, pretrain them or initialise them better, else try another "
+            "learning rate.",
+        )
+
+
+def _starved(curve: Sequence[Measurement]) -> Iterator[Verdict]:
+    """Steps that wait for their data."""
+    lines = [line.progress for line in curve][-LINES_MIN:]
+    seconds = sum(line.step_seconds for line in lines)
+    if len(lines) < LINES_MIN or seconds <= 0:
+        return
+    share = sum(line.data_wait_seconds for line in lines) / seconds
+    if share > STARVED:
+        yield Verdict(
+            "starved_by_data",
+            f"{share:.0%} of each step waits for data: put the data nearer to the workers, give "
+            "each more CPUs, or let processes of their own decode it.",
+        )
+
+
+def _failed(attempts: Sequence[Attempt]) -> Iterator[Verdict]:
+    """Attempts that cost time, by how they failed."""
+    kinds = Counter(attempt.failure.value for attempt in attempts if attempt.failure is not None)
+    if kinds:
+        counted = ", ".join(f"{kind} {count} x" for kind, count in sorted(kinds.items()))
+        yield Verdict(
+            "attempts_failed",
+            f"{kinds.total()} of {len(attempts)} attempts failed ({counted}); "
+            "`strata events` has their last words.",
+        )
+
+
+def _layers(metrics: dict[str, float]) -> tuple[LayerFigures, ...]:
+    names = dict.fromkeys(name.partition(".")[2] for name in metrics if "." in name)
+    kinds = ("grad_norm", "update_ratio", "code_sd", "saturation", "dead")
+    return tuple(
+        LayerFigures(name, *(metrics.get(f"{kind}.{name}") for kind in kinds)) for name in names
+    )
