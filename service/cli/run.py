@@ -10,6 +10,7 @@ import click
 from service.cli.door import ServerDoor
 from service.cli.live import FINAL, Watch, outcome_of
 from service.cli.local import ensure_server
+from service.cli.packing import with_code_packed
 from service.cli.render import output_option, print_json, short
 from service.domain.errors import BadInput
 from service.settings import read_settings
@@ -37,6 +38,9 @@ def run(file: Path | None, resume: str | None, output: str) -> int:
         if job["state"] == "held":
             job = door.client.post(f"{door.client.job(job['id'])}/release")
     else:
+        assert file is not None
+        assert spec is not None
+        spec = with_code_packed(door, spec, file.parent)
         job = door.client.post("/v1/jobs", {"spec": spec, "key": secrets.token_hex(16)})["job"]
     return _see_through(Watch(settings, door, job["id"], holds=True), output)
 
@@ -53,6 +57,7 @@ def submit(file: Path, wait: bool, dry_run: bool, key: str | None, output: str) 
     spec = read_job(file)
     key = key or secrets.token_hex(16)  # before the first try, so that a second one is no other job
     door = ensure_server(settings)
+    spec = with_code_packed(door, spec, file.parent)
     if dry_run:
         answer = door.client.post("/v1/jobs/dry-run", {"spec": spec})
         if output == "json":

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Protocol
 
+from service.control.code import Code
 from service.control.diagnosis import Diagnosis, diagnose
 from service.control.files import data_place
 from service.control.ports import Bus, FleetStore, PlanStore
@@ -45,6 +46,7 @@ class Jobs:
         self._store = store
         self._bus = bus
         self._storage_url = storage_url
+        self._code = Code(storage_url)
         self._data_roots = data_roots
         self._ids = ids
 
@@ -64,6 +66,10 @@ class Jobs:
             job = tx.add_job(NewJob(new_id, key, owner, spec))
         self._bus.wake("queue")
         return Submitted(job, created=job.id == new_id)
+
+    def keep_code(self, sha256: str, content: bytes) -> None:
+        """Keep a user's packed code for jobs that will name it; raises BadInput, Unreachable."""
+        self._code.put(sha256, content)
 
     def dry_run(self, spec: JobSpec) -> DryRun:
         """Say what would happen to the job now; raises as `submit` does, stores nothing."""
@@ -229,6 +235,8 @@ class Jobs:
         path = getattr(spec.data, "path", None)
         if path is not None:
             data_place(path, self._storage_url, self._data_roots)
+        if spec.code is not None:
+            self._code.check(spec.code)
         asked = spec.resources
         gang = Gang(asked.workers, asked.cpus_per_worker, asked.gpus_per_worker)
         nodes = tuple(

@@ -43,6 +43,10 @@ class Client:
         """Tell."""
         return self._call("POST", path, json.dumps(body or {}).encode())
 
+    def put(self, path: str, content: bytes) -> None:
+        """Bring a file."""
+        self._call("PUT", path, content)
+
     def job(self, ref: str) -> str:
         """The path of a job."""
         return f"/v1/jobs/{quote(ref, safe='@')}"

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
 
@@ -18,6 +18,7 @@ from service.domain.specfile import SPEC_DEPTH_MAX, check_spec
 from service.http.auth import BEARER, Auth, Identity
 from service.http.services import Services
 from service.http.waiting import LONG_POLL_SECONDS_MAX, Waiting
+from workers.contract.code import pack_name
 from workers.contract.inventory import NodeSeen
 
 PATHS = ("/v1/jobs", "/v1/nodes")  # what people ask, and machines do not
@@ -52,6 +53,12 @@ class VerifyAsked(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     path: str | None = None
+
+
+class KeptCode(BaseModel):
+    """What a job writes under `code` to run with it."""
+
+    code: str
 
 
 class JobsPage(BaseModel):
@@ -118,6 +125,15 @@ def _add_writes(router: APIRouter, services: Services, auth: Auth) -> None:
         if not submitted.created:
             response.status_code = 200
         return submitted
+
+    @router.put("/code/{sha256}", status_code=201)
+    async def keep_code(
+        request: Request, sha256: Annotated[str, Path(pattern="^[0-9a-f]{64}$")]
+    ) -> KeptCode:
+        """Keep a user's packed code, named by its hash; jobs name it under `code`."""
+        await run_in_threadpool(auth.person, request, Role.SUBMITTER)
+        await run_in_threadpool(services.jobs.keep_code, sha256, await request.body())
+        return KeptCode(code=pack_name(sha256))
 
     @router.post("/jobs/dry-run")
     def dry_run(request: Request, asked: DryRunAsked) -> DryRun:

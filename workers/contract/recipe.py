@@ -15,6 +15,8 @@ from workers.contract.recipe_words import Seed
 from workers.contract.training_spec import TrainingSpec
 from workers.contract.wire import Written
 
+CODE_CHARS_MAX = 300
+
 
 class CheckpointPolicy(Written):
     """When to save besides stage ends and stops, and how many to keep."""
@@ -32,6 +34,8 @@ class Recipe(Written):
     training: TrainingSpec = TrainingSpec()
     checkpoint: CheckpointPolicy = CheckpointPolicy()
     seed: Seed = 0
+    code: Annotated[str, Field(min_length=1, max_length=CODE_CHARS_MAX)] | None = None
+    """A folder of modules beside the job file, for every `import:` in the recipe."""
 
     @model_validator(mode="after")
     def _parts_fit_together(self) -> Self:

@@ -19,6 +19,7 @@ from workers.models.layered import seeded
 from workers.parallel.mesh import Seat
 from workers.stages.catalog import StagePlan, build_objective, plan_stages
 from workers.stages.handover import Inputs
+from workers.training.code import use_code
 from workers.training.course import Course
 from workers.training.diagnostics import collapsed
 from workers.training.evaluate import evaluate
@@ -168,6 +169,8 @@ def _set_up_process(launch: LaunchSpec, seat: Seat) -> None:
 
 def _prepare(launch: LaunchSpec, seat: Seat, listener: Listener) -> Course:
     recipe = launch.recipe
+    if recipe.code is not None:
+        use_code(recipe.code, launch.storage_url)
     places = Places(launch.storage_url, launch.data_roots)
     data = load_dataset(recipe.data, places).to(seat.device)
     data = data.flat() if takes_vectors(recipe.model) else data

@@ -15,6 +15,7 @@ CLAIM = {"boot_id": BOOT, "job_id": "x", "attempt": 1, "token_sha256": "0" * 64}
 ROUTES: list[tuple[str, str, Any, set[str]]] = [
     ("POST", "/v1/jobs", {"spec": SPEC, "key": "route"}, WRITERS - {"elsewhere"}),
     ("POST", "/v1/jobs/dry-run", {"spec": SPEC}, WRITERS - {"elsewhere"}),
+    ("PUT", "/v1/code/{code}", {}, WRITERS),
     ("GET", "/v1/jobs", None, READERS),
     ("GET", "/v1/nodes", None, READERS),
     ("GET", "/v1/jobs/{job}", None, READERS - {"elsewhere"}),
@@ -42,7 +43,7 @@ def test_a_token_opens_its_own_doors_only(
 ) -> None:
     job = doors.running()
     call = doors.http.request(
-        method, path.format(job=job["id"]), json=body, headers=doors.headers(who)
+        method, path.format(job=job["id"], code="0" * 64), json=body, headers=doors.headers(who)
     )
     if who in allowed:
         assert call.status_code not in (401, 403), call.text
@@ -62,7 +63,12 @@ def test_the_matrix_has_every_route(doors: Doors) -> None:
         if path.startswith("/v1/")
     }
     tested = {
-        (method, path.replace("{job}", "{ref}").replace("/a1/", "/{name}/"))
+        (
+            method,
+            path.replace("{job}", "{ref}")
+            .replace("/a1/", "/{name}/")
+            .replace("{code}", "{sha256}"),
+        )
         for method, path, _, _ in ROUTES
     }
     tested = {(m, p.replace("/hold", "/{act}").replace("/cancel", "/{act}")) for m, p in tested}

@@ -1,5 +1,6 @@
 """The routes for people: a job's whole course, and refusals in one shape."""
 
+import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -222,3 +223,18 @@ def test_a_held_job_is_released_and_a_final_one_is_not_cancelled(doors: Doors) -
     assert doors.post(f"/v1/jobs/{job['id']}/release").json()["state"] == "queued"
     assert doors.post(f"/v1/jobs/{job['id']}/cancel").json()["state"] == "cancelled"
     assert doors.post(f"/v1/jobs/{job['id']}/cancel").status_code == 409
+
+
+def test_code_is_kept_by_its_hash_and_a_job_that_names_another_is_refused(doors: Doors) -> None:
+    content = b"a pack"
+    name = hashlib.sha256(content).hexdigest()
+    for _ in range(2):
+        kept = doors.http.put(f"/v1/code/{name}", content=content, headers=doors.headers("admin"))
+        assert (kept.status_code, kept.json()) == (201, {"code": f"sha256:{name}"})
+    assert doors.submit(code=f"sha256:{name}")["spec"]["code"] == f"sha256:{name}"
+    for code, said in (("./mine", "strata submit"), (f"sha256:{'0' * 64}", "not on the storage")):
+        refused = doors.post("/v1/jobs", {"spec": {**SPEC, "code": code}, "key": code})
+        assert (refused.status_code, refused.json()["place"]) == (422, "code"), refused.text
+        assert said in refused.text
+    forged = doors.http.put(f"/v1/code/{name}", content=b"x", headers=doors.headers("admin"))
+    assert forged.status_code == 422
