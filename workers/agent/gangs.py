@@ -60,12 +60,17 @@ def start(launch: LaunchSpec, urls: Sequence[str], token: str, entry: str) -> No
 
 
 def kill(names: frozenset[str]) -> None:
-    """Kill a gang's driver, with which its ranks die; then any rank that is left."""
+    """Kill a gang's driver, with which its ranks die; then any rank that is left.
+
+    What could not be killed and lives is named by the service again.
+    """
     for name in sorted(names):  # "gang/..." sorts before "rank/..."
         try:
             ray.kill(ray.get_actor(name, namespace=NAMESPACE))
         except (ValueError, RayError):
             log.info("%s has ended by itself", name)
+        except Exception as error:  # noqa: BLE001  # of one that is just ending, Ray forgets the class
+            log.info("%s can't be killed, so it ends by itself: %r", name, error)
 
 
 def prune(storage_url: str, path: CheckpointPath) -> bool:

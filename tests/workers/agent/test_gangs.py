@@ -8,6 +8,7 @@ import psutil
 import pytest
 
 from tests.workers.gang.launches import JOB, written
+from workers.agent import gangs
 from workers.agent.gangs import new_token, prune
 from workers.agent.local_ray import environment, living_ray
 from workers.agent.service_client import Away, ServiceClient
@@ -71,3 +72,19 @@ def test_a_service_that_is_not_there_is_away() -> None:
     client = ServiceClient("a", ["http://127.0.0.1:9"], "token")
     with pytest.raises(Away, match="does not answer"):
         client.sync(Sync(cluster_id="c", boot_id="b", nodes=(), gangs=()))
+
+
+def test_a_gang_that_is_just_ending_does_not_end_the_agent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray deletes an actor's class with its last actor, and fails on the name that is still there.
+
+    Seen on a real Ray, where an agent had been killed and the next one met its gang's end.
+    """
+    asked: list[str] = []
+
+    def forgotten(name: str, namespace: str) -> None:
+        asked.append(name)
+        raise AssertionError("Expected str or bytes, got <class 'NoneType'>")
+
+    monkeypatch.setattr(gangs.ray, "get_actor", forgotten)
+    gangs.kill(frozenset({"rank/a/1/0", "gang/a/1"}))
+    assert asked == ["gang/a/1", "rank/a/1/0"]

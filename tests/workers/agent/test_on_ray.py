@@ -58,3 +58,12 @@ def test_the_older_of_two_agents_gives_way(house: RayHouse) -> None:
     text = house.log_of(len(house.agents) - 2).read_text()
     assert "a newer agent has taken over" in text
     assert newer.poll() is None
+
+
+def test_a_driver_that_is_killed_is_told_as_absent_and_its_ranks_are_gone(house: RayHouse) -> None:
+    gang = house.want(house.plan(ranks=2))
+    gang.wait_counted()
+    [driver] = house.processes("Driver")
+    driver.kill()
+    eventually(lambda: gang.state() == "absent", "the agent tells it")
+    eventually(lambda: not any(psutil.pid_exists(gang.pid(rank)) for rank in (0, 1)), "ranks end")
