@@ -85,6 +85,6 @@ def test_a_gang_that_is_just_ending_does_not_end_the_agent(monkeypatch: pytest.M
         asked.append(name)
         raise AssertionError("Expected str or bytes, got <class 'NoneType'>")
 
-    monkeypatch.setattr(gangs.ray, "get_actor", forgotten)
+    monkeypatch.setattr("ray.get_actor", forgotten)
     gangs.kill(frozenset({"rank/a/1/0", "gang/a/1"}))
     assert asked == ["gang/a/1", "rank/a/1/0"]
