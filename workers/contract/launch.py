@@ -21,6 +21,7 @@ class Deadlines(Message):
     start_seconds: float = 120.0
     hang_seconds_min: float = 30.0
     hang_step_factor: float = 5.0  # times the median step of the stage
+    phase_seconds: float = 1800.0  # of one evaluation, checkpoint or set-up
     stop_grace_seconds: float = 60.0
     unreachable_seconds: float = 86_400.0
     max_duration_seconds: float | None = None

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from workers.contract.launch import Deadlines
 
 PACES_KEPT = 100  # step times that the median is taken of: enough to forget a slow beginning
-WATCHED_PHASE = "train"  # evaluation, checkpoints and set-up have no steps to count
+WATCHED_PHASE = (
+    "train"  # evaluation, checkpoints and set-up have no steps, but a clock of their own
+)
 SILENT = "(it does not answer)"  # stands for the stacks of a rank that is frozen, or holds the GIL
 TRAINING_FRAME = "in _train"  # the thread that trains, among those of a rank
 WAITING_FILES = ("torch/distributed/", "torch/autograd/graph.py", "workers/parallel/replicas.py")
@@ -22,6 +24,7 @@ class Hang:
     rank: int | None
     seconds: float
     limit_seconds: float
+    phase: str = WATCHED_PHASE
 
     @property
     def sentence(self) -> str:
@@ -29,8 +32,12 @@ class Hang:
         who = "they wait for each other" if self.rank is None else f"rank {self.rank} lags behind"
         return (
             f"no rank took a step for {self.seconds:.0f} s "
-            f"(limit {self.limit_seconds:.0f} s); {who}"
+            f"(limit {self.limit_seconds:.0f} s{self._where}); {who}"
         )
+
+    @property
+    def _where(self) -> str:
+        return "" if self.phase == WATCHED_PHASE else f" of {self.phase!r}"
 
 
 class Watchdog:
@@ -40,16 +47,22 @@ class Watchdog:
         self._deadlines = deadlines
         self._steps: tuple[int, ...] = ()
         self._moved_at: float | None = None
+        self._resting: tuple[
+            int | str, ...
+        ] = ()  # steps and phases, while some rank does not train
+        self._rests_since = 0.0
         self._paces: deque[float] = deque(maxlen=PACES_KEPT)
 
     def look(self, steps: Sequence[int], phases: Sequence[str], now: float) -> Hang | None:
-        """Take a look at `now` (seconds, monotonic); a phase other than training rests the clock.
+        """Take a look at `now` (seconds, monotonic).
 
-        Ranks that wait in a collective for one that saves or evaluates do not hang.
+        Ranks that wait in a collective for one that saves or evaluates do not hang: the clock of
+        steps rests, and that of the phase runs.
         """
         if any(phase != WATCHED_PHASE for phase in phases):
             self._moved_at = None
-            return None
+            return self._look_at_phases(steps, phases, now)
+        self._resting = ()
         if self._moved_at is None or tuple(steps) != self._steps:
             if self._moved_at is not None and steps[0] > self._steps[0]:
                 self._paces.append((now - self._moved_at) / (steps[0] - self._steps[0]))
@@ -61,6 +74,19 @@ class Watchdog:
             return None
         behind = _behind(steps)
         return Hang(behind[0] if len(behind) == 1 else None, waited, limit)
+
+    def _look_at_phases(
+        self, steps: Sequence[int], phases: Sequence[str], now: float
+    ) -> Hang | None:
+        if (*steps, *phases) != self._resting:
+            self._resting, self._rests_since = (*steps, *phases), now
+            return None
+        waited, limit = now - self._rests_since, self._deadlines.phase_seconds
+        if waited <= limit:
+            return None
+        inside = [rank for rank, phase in enumerate(phases) if phase != WATCHED_PHASE]
+        lags = inside[0] if len(inside) == 1 and len(phases) > 1 else None
+        return Hang(lags, waited, limit, phases[inside[0]])
 
     def _limit_seconds(self) -> float:
         pace = statistics.median(self._paces) if self._paces else 0.0

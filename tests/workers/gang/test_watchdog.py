@@ -43,6 +43,26 @@ def test_other_phases_rest_the_clock(dog: Watchdog, phase: str) -> None:
     assert dog.look([7, 7], TRAIN, 1032.0) is not None
 
 
+@pytest.mark.parametrize("phase", ["evaluate", "checkpoint", "setup"])
+def test_a_phase_has_a_clock_of_its_own(phase: str) -> None:
+    dog = Watchdog(Deadlines(phase_seconds=600.0))
+    assert dog.look([7, 7], ["train", phase], 0.0) is None
+    assert dog.look([7, 7], ["train", phase], 600.0) is None
+    hang = dog.look([7, 7], ["train", phase], 601.0)
+    assert hang is not None
+    assert hang.rank == 1
+    assert f"limit 600 s of '{phase}'" in hang.sentence
+
+
+def test_the_clock_of_a_phase_begins_anew_with_every_step_and_phase(dog: Watchdog) -> None:
+    for number in range(5):
+        assert dog.look([number] * 2, ["checkpoint"] * 2, 1500.0 * number) is None
+        assert dog.look([number] * 2, ["evaluate"] * 2, 1500.0 * number + 1400) is None
+    hang = dog.look([4, 4], ["evaluate"] * 2, 9300.0)
+    assert hang is not None
+    assert hang.rank is None
+
+
 WAITS = [
     "Thread 0x1 (most recent call first):",
     '  File "/x/threading.py", line 324 in wait',
