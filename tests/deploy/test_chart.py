@@ -9,12 +9,22 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from tests.deploy.chart import CHART, CI, REPOSITORY, Manifest, helm, pod_templates, render
+from tests.deploy.chart import (
+    CHART,
+    CI,
+    REPOSITORY,
+    Manifest,
+    helm,
+    of_kind,
+    pod_templates,
+    render,
+)
 
 pytestmark = pytest.mark.tools
 
 KUBERNETES = "1.34"
 CUSTOM = {"RayCluster", "ServiceMonitor"}  # of operators; Kubernetes itself knows no schema
+SERVER_ENDS_SECONDS = 30  # after SIGTERM
 FILES = sorted(CI.glob("*.yaml"))
 READERS = ("service/settings.py", "service/cli/agent.py")
 OF_KUBERNETES = {
@@ -26,6 +36,11 @@ OF_KUBERNETES = {
     "resources",
     "tolerations",
 }
+RESTRICTED = {
+    "allowPrivilegeEscalation": False,
+    "readOnlyRootFilesystem": True,
+    "capabilities": {"drop": ["ALL"]},
+}
 OF_RAY = {"RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_USAGE_STATS_ENABLED"}
 
 each_file = pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
@@ -34,6 +49,11 @@ each_file = pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 @each_file
 def test_helm_lints_it(file: Path) -> None:
     done = helm("lint", "--strict", str(CHART), "--values", str(file))
+    assert done.returncode == 0, done.stdout
+
+
+def test_helm_lints_the_defaults() -> None:
+    done = helm("lint", "--strict", str(CHART))
     assert done.returncode == 0, done.stdout
 
 
@@ -47,12 +67,10 @@ def test_every_manifest_is_valid_for_kubernetes(file: Path) -> None:
 
 
 def test_a_manifest_with_an_unknown_key_would_be_found() -> None:
-    [deployment] = [
-        one for one in render(CI / "minimal.yaml") if one["kind"] == "PodDisruptionBudget"
-    ]
-    deployment["spec"]["maxUnavailble"] = 1
+    budget = of_kind(render(CI / "minimal.yaml"), "PodDisruptionBudget")
+    budget["spec"]["maxUnavailble"] = 1
     with pytest.raises(kubernetes_validate.ValidationError, match="maxUnavailble"):
-        kubernetes_validate.validate(deployment, KUBERNETES, strict=True)
+        kubernetes_validate.validate(budget, KUBERNETES, strict=True)
 
 
 @each_file
@@ -141,12 +159,11 @@ def test_every_pod_is_a_restricted_one(file: Path) -> None:
         assert spec["enableServiceLinks"] is False, name
         if "head" not in name or file.stem != "production":  # the autoscaler asks Kubernetes
             assert spec["automountServiceAccountToken"] is False, name
+        assert not {"hostNetwork", "hostPID", "hostIPC"} & set(spec), name
+        for volume in spec.get("volumes", []):
+            assert set(volume) - {"name"} <= {"emptyDir", "persistentVolumeClaim"}, name
         for container in spec["containers"]:
-            assert container["securityContext"] == {
-                "allowPrivilegeEscalation": False,
-                "readOnlyRootFilesystem": True,
-                "capabilities": {"drop": ["ALL"]},
-            }, name
+            assert container["securityContext"] == RESTRICTED, name
             assert container["resources"]["limits"]["memory"], name
             assert container["resources"]["requests"], name
 
@@ -225,6 +242,25 @@ def test_gpus_are_asked_for_as_ray_offers_them() -> None:
     assert group["rayStartParams"]["num-gpus"] == "8"
 
 
+def test_the_autoscaler_is_as_restricted_and_reaches_kubernetes() -> None:
+    manifests = render(CI / "production.yaml")
+    options = of_kind(manifests, "RayCluster")["spec"]["autoscalerOptions"]
+    assert options["securityContext"] == RESTRICTED
+    egress = of_kind(manifests, "NetworkPolicy", "-autoscaler")["spec"]["egress"]
+    assert 6443 in [port["port"] for rule in egress for port in rule["ports"]]
+    names = [one["metadata"]["name"] for one in render(CI / "minimal.yaml")]
+    assert "strata-autoscaler" not in names
+
+
+def test_ranks_share_as_much_memory_as_their_pod_has() -> None:
+    for name, pod in pod_templates(render(CI / "production.yaml")):
+        if name.startswith("RayCluster"):
+            [container] = pod["spec"]["containers"]
+            places = {one["name"]: one["mountPath"] for one in container["volumeMounts"]}
+            assert places["shm"] == "/dev/shm"
+            assert {"name": "shm", "emptyDir": {"medium": "Memory"}} in pod["spec"]["volumes"]
+
+
 def test_what_ray_pods_are_made_of_names_the_cluster_and_their_number_does_not() -> None:
     def name(*sets: str) -> str:
         manifests = render(CI / "minimal.yaml", *sets)
@@ -267,17 +303,34 @@ def test_the_workers_reach_the_servers_and_not_what_is_behind_them() -> None:
     ]
 
 
-def test_without_hooks_each_revision_migrates_by_a_job_of_its_own() -> None:
+def test_helm_test_may_ask_the_servers_whoever_else_may() -> None:
+    manifests = render(CI / "production.yaml")
+    pod = of_kind(manifests, "Pod", "-test")
+    [rule] = of_kind(manifests, "NetworkPolicy", "-server")["spec"]["ingress"]
+    peers = [peer["podSelector"] for peer in rule["from"] if "podSelector" in peer]
+    assert any(_matches(peer, pod["metadata"]["labels"]) for peer in peers)
+
+
+def test_a_server_has_the_time_that_it_needs_to_end() -> None:
+    server = of_kind(render(CI / "minimal.yaml"), "Deployment", "-server")
+    spec = server["spec"]["template"]["spec"]
+    pause = int(spec["containers"][0]["lifecycle"]["preStop"]["exec"]["command"][1])
+    assert spec["terminationGracePeriodSeconds"] >= pause + SERVER_ENDS_SECONDS
+    assert server["spec"]["strategy"]["rollingUpdate"]["maxUnavailable"] == 0
+
+
+def test_without_hooks_each_revision_and_image_migrates_by_a_job_of_its_own() -> None:
     hook = _migration()
     assert hook["metadata"]["annotations"]["helm.sh/hook"] == "pre-install,pre-upgrade"
     plain = _migration("migrations.useHelmHooks=false")
     assert "annotations" not in plain["metadata"]
-    assert plain["metadata"]["name"].endswith("-1")
+    assert plain["metadata"]["name"].startswith("strata-migration-1-")
+    newer = _migration("migrations.useHelmHooks=false", "images.service.tag=0.2.0")
+    assert newer["metadata"]["name"] != plain["metadata"]["name"]
 
 
 def _migration(*sets: str) -> Manifest:
-    [job] = [one for one in render(CI / "minimal.yaml", *sets) if one["kind"] == "Job"]
-    return job
+    return of_kind(render(CI / "minimal.yaml", *sets), "Job")
 
 
 def test_a_claim_of_its_own_survives_an_uninstall() -> None:
