@@ -17,6 +17,7 @@ if TYPE_CHECKING:  # each way imports what it needs, and no more
 
 
 SQLITE = "sqlite:///"
+CURVE_LINES = 5000  # of one job: twenty minutes of them, in about 2 MB
 
 
 class Door(Protocol):
@@ -30,6 +31,9 @@ class Door(Protocol):
 
     def events(self, ref: str, after: int) -> list[dict[str, Any]]:
         """List a job's events after the one with this id."""
+
+    def curves(self, ref: str) -> list[dict[str, Any]]:
+        """List a job's measurements in order, the newest CURVE_LINES of them."""
 
     def diagnosis(self, ref: str) -> dict[str, Any]:
         """Say why a job does not learn."""
@@ -65,6 +69,12 @@ class ServerDoor:
         path = f"{self.client.job(ref)}/events"
         answer = self.client.get(path, after=after, wait_seconds=wait_seconds)
         found: list[dict[str, Any]] = answer["events"]
+        return found
+
+    def curves(self, ref: str) -> list[dict[str, Any]]:
+        """List a job's measurements in order, the newest CURVE_LINES of them."""
+        answer = self.client.get(f"{self.client.job(ref)}/metrics", limit=CURVE_LINES)
+        found: list[dict[str, Any]] = answer["measurements"]
         return found
 
     def diagnosis(self, ref: str) -> dict[str, Any]:
@@ -114,16 +124,20 @@ class DatabaseDoor:
     def jobs(self, **filters: Any) -> list[dict[str, Any]]:
         """List jobs, newest first."""
         states, limit = filters.get("state") or (), filters.get("limit") or 50
-        queue, name = filters.get("queue"), filters.get("name")
+        queue, name, before = (filters.get(key) for key in ("queue", "name", "before"))
         if self._settings.database_url.startswith(SQLITE):
             from service.store.listing import listed_jobs
 
             file = Path(self._settings.database_url.removeprefix(SQLITE))
-            return listed_jobs(file, states=states, queue=queue, name=name, limit=limit)
+            return listed_jobs(
+                file, states=states, queue=queue, name=name, before=before, limit=limit
+            )
         from service.domain.asks import JobFilter
         from service.domain.job import JobState
 
-        wanted = JobFilter(frozenset(map(JobState, states)) or None, queue, None, name, None, limit)
+        wanted = JobFilter(
+            frozenset(map(JobState, states)) or None, queue, None, name, before, limit
+        )
         found: list[dict[str, Any]] = _json(self._jobs.list(wanted))
         return found
 
@@ -135,6 +149,11 @@ class DatabaseDoor:
     def events(self, ref: str, after: int) -> list[dict[str, Any]]:
         """List a job's events after the one with this id."""
         found: list[dict[str, Any]] = _json(self._jobs.events(ref, after_id=after))
+        return found
+
+    def curves(self, ref: str) -> list[dict[str, Any]]:
+        """List a job's measurements in order, the newest CURVE_LINES of them."""
+        found: list[dict[str, Any]] = _json(self._jobs.measurements(ref, limit=CURVE_LINES))
         return found
 
     def diagnosis(self, ref: str) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """The live view of one job: its stages as they come, until it ends; Ctrl-C holds, twice cancels."""
 
 import threading
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
@@ -135,13 +136,14 @@ def outcome_of(status: dict[str, Any]) -> dict[str, Any]:
         "stages": [{name: stage[name] for name in names} for stage in status["stages"]],
         "metrics": job["metrics"],
         "checkpoint": status["checkpoint"]["ref"]["path"] if status["checkpoint"] else None,
-        "seconds": _seconds(job),
+        "seconds": seconds_of(job),
         "failure": job["failure"],
         "reason": job["reason_text"],
     }
 
 
-def _seconds(job: dict[str, Any]) -> float | None:
+def seconds_of(job: Mapping[str, Any]) -> float | None:
+    """From a job's first start to its end; None while it has not ended."""
     if job["started_at"] is None or job["finished_at"] is None:
         return None
     begun, ended = (datetime.fromisoformat(job[k]) for k in ("started_at", "finished_at"))
@@ -222,6 +224,6 @@ def _end_view(status: dict[str, Any]) -> RenderableType:
     if status["checkpoint"]:
         facts.add_row(Text("checkpoint", "dim"), status["checkpoint"]["ref"]["path"])
     facts.add_row(Text("attempts", "dim"), str(job["attempt"]))
-    facts.add_row(Text("time", "dim"), span(_seconds(job)))
+    facts.add_row(Text("time", "dim"), span(seconds_of(job)))
     parts += [Text(), facts]
     return Group(*parts)

@@ -14,13 +14,14 @@ from service.domain.errors import Refusal
 INTERRUPTED = 130  # as a shell reports a process that SIGINT ended
 
 COMMANDS: dict[str, tuple[str, str]] = {
-    "run": ("run:run", "Train a job on this machine and watch it."),
-    "submit": ("run:submit", "Put a job into the queue."),
+    "run": ("run:run", "Train a job, or a matrix of them, on this machine and watch."),
+    "submit": ("run:submit", "Put a job, or a matrix of them, into the queue."),
     "jobs": ("jobs:jobs", "List jobs, newest first."),
     "status": ("jobs:status", "Show a job: stages, loss, checkpoint, why it waits."),
     "logs": ("jobs:logs", "Read what a job's processes wrote."),
     "events": ("jobs:events", "Everything that ever happened to a job."),
     "diagnose": ("diagnose:diagnose", "Say why a job is stuck, and show its layers."),
+    "compare": ("compare:compare", "Put jobs beside each other: recipes, figures, curves."),
     "cancel": ("jobs:cancel", "End jobs for good."),
     "hold": ("jobs:hold", "Stop jobs at a checkpoint and keep them."),
     "release": ("jobs:release", "Let held jobs go on."),

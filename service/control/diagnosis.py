@@ -26,6 +26,7 @@ CODES = frozenset(
         "saturated_units",
         "representation_collapsed",
         "checkpoint_fallback",
+        "checkpoint_failed",
     }
 )
 

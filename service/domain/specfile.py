@@ -1,7 +1,8 @@
-"""YAML text -> JobSpec; every error names the file, the line and the path, and how to mend it."""
+"""YAML text -> JobSpecs; every error names the file, the line and the path, and how to mend it."""
 
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import yaml
@@ -9,6 +10,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from service.domain.errors import BadInput
+from service.domain.matrix import MATRIX, Member, members
 from service.domain.spec import JobSpec
 from workers.contract.recipe_words import RecipeMistake
 
@@ -19,8 +21,16 @@ Place = tuple[str | int, ...]
 _NOT_PARTS_OF_A_PATH = ("function-", "constrained-", "tuple", "list", "int", "float", "str")
 
 
-def read_spec(text: str, origin: str) -> JobSpec:
-    """Return the job that the text describes; `origin` is its file's name, for the errors.
+@dataclass(frozen=True, slots=True)
+class JobFile:
+    """What a job file holds: one job, or the members of a matrix."""
+
+    matrix: str | None  # its name; None: one job
+    specs: tuple[JobSpec, ...]
+
+
+def read_jobs(text: str, origin: str) -> JobFile:
+    """Return what the text describes; `origin` is its file's name, for the errors.
 
     Raises:
         BadInput: not YAML, not a mapping, too large, or not a job; one sentence with its place.
@@ -32,11 +42,30 @@ def read_spec(text: str, origin: str) -> JobSpec:
     node, value = _parse(text, origin)
     lines = dict(_lines(node, ()))
     try:
-        return check_spec(value)
+        if not isinstance(value, Mapping) or MATRIX not in value:
+            return JobFile(None, (check_spec(value),))
+        made = members(value)
     except BadInput as refusal:
         line = _line_of(refusal.place, lines)
-        place = f"{origin}:{line} {refusal.place}".rstrip()
-        raise BadInput(refusal.sentence, place=place, remedy=refusal.remedy) from None
+        raise _placed(refusal, f"{origin}:{line} {refusal.place}".rstrip()) from None
+    return JobFile(str(value.get("name")), tuple(_check_member(m, lines, origin) for m in made))
+
+
+def _check_member(member: Member, lines: Mapping[str, int], origin: str) -> JobSpec:
+    """Check one job of a matrix; its mistake may stand in its arm, in an axis, or in the base."""
+    try:
+        return check_spec(member.value)
+    except BadInput as refusal:
+        at = refusal.place
+        places = [f"{place}.{at}" for place in member.places]
+        places += [place for place in member.places if at == place.removeprefix(f"{MATRIX}.")]
+        line = _line_of(next((place for place in places if place in lines), at), lines)
+        place = f"{origin}:{line} {member.suffix}: {at}".rstrip(": ")
+        raise _placed(refusal, place) from None
+
+
+def _placed(refusal: BadInput, place: str) -> BadInput:
+    return BadInput(refusal.sentence, place=place, remedy=refusal.remedy)
 
 
 def check_spec(value: object) -> JobSpec:

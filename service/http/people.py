@@ -47,6 +47,15 @@ class DryRunAsked(BaseModel):
     spec: dict[str, Any]
 
 
+class PinAsked(BaseModel):
+    """A checkpoint to be kept, or no more; None is the current one."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    path: str | None = None
+    pinned: bool = True
+
+
 class VerifyAsked(BaseModel):
     """A checkpoint to be verified; None is the current one."""
 
@@ -140,6 +149,13 @@ def _add_writes(router: APIRouter, services: Services, auth: Auth) -> None:
         """Say what would happen to the job now."""
         who = auth.person(request, Role.SUBMITTER)
         return services.jobs.dry_run(_spec(asked.spec, who))
+
+    @router.post("/jobs/{ref}/checkpoints/pin")
+    def pin(request: Request, ref: str, asked: PinAsked) -> Checkpoint:
+        """Keep a checkpoint whatever comes after it, or no more."""
+        who = auth.person(request, Role.SUBMITTER)
+        job = _visible(services, ref, who)
+        return services.jobs.pin(job.id, asked.path, pinned=asked.pinned, actor=who.actor)
 
     @router.post("/jobs/{ref}/{act}")
     def act(request: Request, ref: str, act: Literal["cancel", "hold", "release"]) -> Job:

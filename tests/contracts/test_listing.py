@@ -32,6 +32,7 @@ def test_the_quick_list_is_the_records_json(database: Path) -> None:
     assert [job["seq"] for job in listed_jobs(database, limit=2)] == [4, 3]
     assert [job["seq"] for job in listed_jobs(database, queue="q1")] == [3, 1]
     assert [job["seq"] for job in listed_jobs(database, states=["cancelled"])] == [1]
+    assert [job["seq"] for job in listed_jobs(database, before=3)] == [2, 1]
     assert listed_jobs(database, name="nobody") == []
     engine.dispose()
 

@@ -60,6 +60,10 @@ def test_every_command_explains_itself(tmp_path: Path, name: str) -> None:
         (["status", "@latest"], 3, "submit one"),
         (["cancel", "x"], 5, "strata up"),
         (["nodes"], 5, "strata up"),
+        (["compare"], 2, "name jobs, or a --matrix, not both"),
+        (["compare", "a", "--matrix", "m"], 2, "name jobs, or a --matrix, not both"),
+        (["compare", "a", "--plot", "curves.pdf"], 2, "is neither .png nor .html"),
+        (["compare", "a"], 3, "there is no job in"),
         (["run"], 2, "FILE"),
         (["run", "nowhere.yaml"], 2, "nowhere.yaml: can't be read"),
         (["submit", "nowhere.yaml"], 2, "nowhere.yaml: can't be read"),
@@ -89,11 +93,19 @@ def test_a_wrong_setting_is_named(tmp_path: Path, name: str, value: str) -> None
 
 def test_the_schema_of_a_job_is_printed_and_examples_are_checked(tmp_path: Path) -> None:
     schema = json.loads(strata(tmp_path, "spec", "schema").stdout)
-    assert {"name", "data", "model", "pretraining"} <= set(schema["properties"])
+    assert {"name", "data", "model", "pretraining", "matrix"} <= set(schema["properties"])
     assert schema["additionalProperties"] is False
     for example in EXAMPLES.glob("*.yaml"):
         job = json.loads(strata(tmp_path, "spec", "check", str(example), "-o", "json").stdout)
         assert job["name"] == example.stem
+
+
+def test_a_matrix_is_checked_and_written_out_as_all_of_its_jobs(tmp_path: Path) -> None:
+    file = str(EXAMPLES / "deep-vs-shallow" / "matrix.yaml")
+    checked = json.loads(strata(tmp_path, "spec", "check", file, "-o", "json").stdout)
+    assert checked["matrix"] == "deep-vs-shallow"
+    documents = strata(tmp_path, "spec", "check", file).stdout.split("\n---\n")
+    assert len(documents) == len(checked["jobs"]) == 19
 
 
 def test_a_token_is_made_listed_and_revoked(tmp_path: Path) -> None:

@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 
 from service.domain.errors import BadInput
 from service.domain.spec import JobSpec
-from service.domain.specfile import SPEC_BYTES_MAX, SPEC_DEPTH_MAX, check_spec, read_spec
+from service.domain.specfile import SPEC_BYTES_MAX, SPEC_DEPTH_MAX, check_spec, read_jobs
+from workers.contract.model_spec import MlpModel
 
 GOOD = """\
 name: digits-rbm
@@ -26,10 +27,21 @@ max_duration: 2h
 """
 
 
+def mlp(spec: JobSpec) -> MlpModel:
+    assert isinstance(spec.model, MlpModel)
+    return spec.model
+
+
+def read_spec(text: str, origin: str) -> JobSpec:
+    """The one job of a file."""
+    [spec] = read_jobs(text, origin).specs
+    return spec
+
+
 def test_a_good_job_is_read_whole() -> None:
     spec = read_spec(GOOD, "job.yaml")
     assert spec.name == "digits-rbm"
-    assert spec.model.hidden == (100, 100)
+    assert mlp(spec).hidden == (100, 100)
     assert spec.max_duration == 7200.0
     assert spec.recipe.pretraining == spec.pretraining
     assert not isinstance(spec.recipe, JobSpec)
