@@ -36,7 +36,9 @@ def build_mlp(
             layers.append(StemLayer(model, inputs, outputs, generator))
         else:
             layers.append(ResidualBlock(model, inputs, outputs, generator))
-    return Layered(layers, build_head(model, widths[-1], num_classes, generator))
+    output = None if model.residual else model.activation  # a residual sum has no range
+    head = build_head(model, widths[-1], num_classes, generator)
+    return Layered(layers, head, output=output)
 
 
 def build_head(
