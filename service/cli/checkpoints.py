@@ -1,12 +1,15 @@
 """`strata checkpoints`: which there are, what they hold, whether they are what they were."""
 
+import importlib
+import json
 import sys
+from pathlib import Path
 
 import click
 
-from service.cli.door import open_door
+from service.cli.door import open_door, server_door
 from service.cli.render import ago, output_option, print_json, print_table, size
-from service.domain.errors import NotFound
+from service.domain.errors import BadInput, NotFound, Unreachable
 from service.settings import read_settings
 
 DAMAGED = 1
@@ -14,7 +17,7 @@ DAMAGED = 1
 
 @click.group()
 def checkpoints() -> None:
-    """List, show and verify checkpoints."""
+    """List, show, verify, keep and export checkpoints."""
 
 
 @checkpoints.command("list")
@@ -29,7 +32,7 @@ def list_checkpoints(job: str, with_pruned: bool, output: str) -> None:
         print_json({"checkpoints": found})
         return
     print_table(
-        ("stage", "step", "attempt", "size", "age", "path"),
+        ("stage", "step", "attempt", "size", "age", "kept", "path"),
         [
             (
                 one["ref"]["stage"],
@@ -37,6 +40,7 @@ def list_checkpoints(job: str, with_pruned: bool, output: str) -> None:
                 one["ref"]["attempt"],
                 "deleted" if one["pruned"] else size(one["bytes"]),
                 ago(one["written_at"]),
+                "pinned" if one["pinned"] else "",
                 one["ref"]["path"],
             )
             for one in found
@@ -72,6 +76,70 @@ def show(job: str, path: str | None, output: str) -> None:
         *((file["name"], size(file["bytes"])) for file in files),
     ]
     print_table(("", ""), rows)
+
+
+@checkpoints.command("pin")
+@click.argument("job")
+@click.option("--path", help="By default the current one.")
+@output_option
+def pin(job: str, path: str | None, output: str) -> None:
+    """Keep one of a JOB's checkpoints, whatever comes after it."""
+    _pin(job, path, pinned=True, output=output)
+
+
+@checkpoints.command("unpin")
+@click.argument("job")
+@click.option("--path", help="By default the current one.")
+@output_option
+def unpin(job: str, path: str | None, output: str) -> None:
+    """Let a pinned checkpoint of a JOB go when enough newer ones are there."""
+    _pin(job, path, pinned=False, output=output)
+
+
+def _pin(job: str, path: str | None, *, pinned: bool, output: str) -> None:
+    client = server_door(read_settings()).client
+    done = client.post(f"{client.job(job)}/checkpoints/pin", {"path": path, "pinned": pinned})
+    if output == "json":
+        print_json(done)
+    else:
+        click.echo(f"{done['ref']['path']} is {'pinned' if pinned else 'not pinned any more'}")
+
+
+@checkpoints.command("export")
+@click.argument("job")
+@click.argument("out", type=click.Path(dir_okay=False, path_type=Path))
+@click.option("--path", help="By default the current one.")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["safetensors", "torch_export"]),
+    default="safetensors",
+    show_default=True,
+    help="The weights by name; or the net itself, as torch.export saves it.",
+)
+def export(job: str, out: Path, path: str | None, form: str) -> None:
+    """Write the net of one of a JOB's checkpoints to the file OUT, to be used without Strata."""
+    settings = read_settings()
+    found = [one for one in open_door(settings).checkpoints(job) if not one["pruned"]]
+    refs = [one["ref"] for one in found if path in (None, one["ref"]["path"])]
+    if not refs:
+        raise NotFound(f"there is no checkpoint {path or ''} of {job}".replace("  ", " "))
+    if not out.absolute().parent.is_dir():
+        raise BadInput(f"there is no folder {out.absolute().parent}", place="OUT")
+    try:
+        failures = importlib.import_module("workers.contract.outcome")
+        module = importlib.import_module("workers.training.export")
+    except ModuleNotFoundError as error:
+        raise BadInput(
+            f"an export needs {error.name}", remedy="pip install 'strata[worker]'"
+        ) from error
+    try:
+        module.export(settings.storage_url, json.dumps(refs[0]), form, out)
+    except failures.ConfigFailure as error:
+        raise BadInput(str(error)) from error
+    except failures.StorageFailure as error:
+        raise Unreachable(str(error), remedy="is STRATA_STORAGE_URL right?") from error
+    click.echo(f"{refs[0]['path']} -> {out}")
 
 
 @checkpoints.command("verify")

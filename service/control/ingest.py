@@ -144,7 +144,8 @@ class _Taking:
             tx.notice(job_id, number, "service", "checkpoint_refused", sentence)
         elif tx.add_checkpoint(job_id, written, fact.at):
             tx.mark_progress(job_id, number)
-            tx.ask_prune(job_id, self.job.spec.checkpoint.keep_last)
+            policy = self.job.spec.checkpoint
+            tx.ask_prune(job_id, policy.keep_last, policy.best.mode if policy.best else None)
 
     def _start(self, tx: Writes, fact: GangStarted) -> None:
         if self.attempt.state is not AttemptState.STARTING:

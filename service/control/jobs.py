@@ -6,6 +6,7 @@ from typing import Protocol
 from service.control.code import Code
 from service.control.diagnosis import Diagnosis, diagnose
 from service.control.files import data_place
+from service.control.lineage import with_ancestor
 from service.control.ports import Bus, FleetStore, PlanStore
 from service.control.views import DryRun, JobStatus, Submitted
 from service.domain.asks import JobFilter, NewJob, Why
@@ -59,11 +60,15 @@ class Jobs:
         """
         if not 0 < len(key) <= KEY_CHARS_MAX:
             raise BadInput(f"a key has 1 to {KEY_CHARS_MAX} characters", place="key")
-        if self._store.job_of_key(key) is None:  # what was accepted once stays accepted
+        earlier = self._store.job_of_key(key)
+        if earlier is None:  # what was accepted once stays accepted
             self._check(spec)
+        spec, ancestor = with_ancestor(self._store, self.find, spec, earlier)
         new_id = self._ids()
         with self._store.write() as tx:
             job = tx.add_job(NewJob(new_id, key, owner, spec))
+            if ancestor is not None and not tx.pin(ancestor.job_id, ancestor.ref.path, pinned=True):
+                raise Conflict(f"{ancestor.ref.path} is being deleted")
         self._bus.wake("queue")
         return Submitted(job, created=job.id == new_id)
 
@@ -74,6 +79,7 @@ class Jobs:
     def dry_run(self, spec: JobSpec) -> DryRun:
         """Say what would happen to the job now; raises as `submit` does, stores nothing."""
         self._check(spec)
+        with_ancestor(self._store, self.find, spec, None)
         snapshot = self._store.snapshot()
         asked = spec.resources
         pending = Pending(
@@ -139,6 +145,28 @@ class Jobs:
     def checkpoints(self, ref: str) -> list[Checkpoint]:
         """The job's checkpoints, newest first, the pruned ones too."""
         return self._store.checkpoints(self.find(ref).id)
+
+    def pin(self, ref: str, path: str | None, *, pinned: bool, actor: str) -> Checkpoint:
+        """Keep a checkpoint whatever comes after it, or no more; by default the current one.
+
+        Raises:
+            NotFound: the job has no such checkpoint.
+            Conflict: it is being deleted.
+        """
+        job = self.find(ref)
+        known = [one for one in self._store.checkpoints(job.id) if not one.pruned]
+        chosen = known[:1] if path is None else [one for one in known if one.ref.path == path]
+        if not chosen:
+            what = "no checkpoint" if path is None else f"no checkpoint {path!r}"
+            raise NotFound(f"job {job.id} has {what}", remedy="strata checkpoints list JOB")
+        place, policy = chosen[0].ref.path, job.spec.checkpoint
+        with self._store.write() as tx:
+            if not tx.pin(job.id, place, pinned):
+                raise Conflict(f"{place} is being deleted")
+            tx.notice(job.id, None, actor, "pinned" if pinned else "unpinned", place)
+            if not pinned:
+                tx.ask_prune(job.id, policy.keep_last, policy.best.mode if policy.best else None)
+        return next(one for one in self._store.checkpoints(job.id) if one.ref.path == place)
 
     def diagnose(self, ref: str) -> Diagnosis:
         """Why a job does not learn, or not fast."""

@@ -29,6 +29,7 @@ from service.domain.records import (
     Waiting,
 )
 from service.planner.snapshot import Snapshot
+from workers.contract.checkpoint_spec import BetterIs
 from workers.contract.inventory import CheckpointPath, NodeSeen
 from workers.contract.outcome import FailureKind, Outcome, StopReason
 from workers.contract.reports import (
@@ -118,8 +119,14 @@ class Writes(Protocol):
     def add_checkpoint(self, job_id: JobId, fact: CheckpointWritten, at: datetime) -> bool:
         """Record a checkpoint; False where it is already there (its path is unique)."""
 
-    def ask_prune(self, job_id: JobId, keep_last: int) -> None:
-        """Ask for the deletion of all but the newest `keep_last` of the job's checkpoints."""
+    def ask_prune(self, job_id: JobId, keep_last: int, better: BetterIs | None = None) -> None:
+        """Ask for the deletion of all but the newest `keep_last` of the job's checkpoints.
+
+        Pinned ones stay, and so does the best by its figure where `better` says what that means.
+        """
+
+    def pin(self, job_id: JobId, path: str, pinned: bool) -> bool:
+        """Keep a checkpoint whatever comes, or no more; False where its deletion was asked for."""
 
     def see_agent(self, name: str, cluster_id: str, boot_id: str, nodes: Sequence[NodeSeen]) -> int:
         """Record an agent's word and its nodes (those not named are gone); return a new revision.

@@ -161,6 +161,8 @@ class Checkpoint:
     save_seconds: float
     stall_seconds: float
     written_at: datetime
+    figure: float | None  # of the recipe's `checkpoint.best`, where its net was evaluated
+    pinned: bool  # its owner wants it kept
     prune_asked: bool
     pruned: bool
 

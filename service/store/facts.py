@@ -19,6 +19,7 @@ from service.store.tables import (
     stages,
     tokens,
 )
+from workers.contract.checkpoint_spec import BetterIs
 from workers.contract.inventory import CheckpointPath, NodeSeen
 from workers.contract.reports import CheckpointWritten, Progress, StageEnded, StageStarted
 from workers.contract.wire import JobId
@@ -124,25 +125,46 @@ class FactWrites(MoveWrites):
                 save_seconds=fact.save_seconds,
                 stall_seconds=fact.stall_seconds,
                 written_at=at,
+                figure=fact.figure,
+                pinned=False,
                 prune_asked=False,
                 pruned=False,
             )
         )
         return True
 
-    def ask_prune(self, job_id: JobId, keep_last: int) -> None:
-        """Ask for the deletion of all but the newest."""
+    def ask_prune(self, job_id: JobId, keep_last: int, better: BetterIs | None = None) -> None:
+        """Ask for the deletion of all but the newest, the pinned and the best ones."""
         kept = (
             select(checkpoints.c.id)
             .where(checkpoints.c.job_id == job_id)
             .order_by(checkpoints.c.id.desc())  # not by step: after a fall-back that goes back
             .limit(keep_last)
         )
-        self._connection.execute(
-            update(checkpoints)
-            .where(checkpoints.c.job_id == job_id, checkpoints.c.id.not_in(kept))
-            .values(prune_asked=True)
+        doomed = update(checkpoints).where(
+            checkpoints.c.job_id == job_id, checkpoints.c.id.not_in(kept), ~checkpoints.c.pinned
         )
+        if better is not None:
+            figure = checkpoints.c.figure
+            best = (
+                select(checkpoints.c.id)
+                .where(checkpoints.c.job_id == job_id, ~checkpoints.c.prune_asked)
+                .where(figure.is_not(None))
+                .order_by(figure if better == "min" else figure.desc(), checkpoints.c.id.desc())
+                .limit(1)
+            )
+            doomed = doomed.where(checkpoints.c.id.not_in(best))
+        self._connection.execute(doomed.values(prune_asked=True))
+
+    def pin(self, job_id: JobId, path: str, pinned: bool) -> bool:
+        """Keep a checkpoint whatever comes, or no more; False where it is on its way out."""
+        done = self._connection.execute(
+            update(checkpoints)
+            .where(checkpoints.c.job_id == job_id, checkpoints.c.path == path)
+            .where(~checkpoints.c.prune_asked)
+            .values(pinned=pinned)
+        )
+        return done.rowcount == 1
 
     def mark_pruned(self, paths: Sequence[CheckpointPath]) -> None:
         """Record that these checkpoints are deleted."""

@@ -29,14 +29,19 @@ def listed_jobs(
     states: Sequence[str] = (),
     queue: str | None = None,
     name: str | None = None,
+    before: int | None = None,
     limit: int = 50,
 ) -> list[dict[str, Any]]:
-    """Jobs, newest first, as `to_json` would show them; [] where nobody has submitted any."""
+    """Jobs, newest first, as `to_json` would show them; [] where nobody has submitted any.
+
+    `before` is the last page's last `seq`.
+    """
     tests = [f"state IN ({', '.join('?' * len(states))})"] if states else []
-    tests += [f"{column} = ?" for column, value in (("queue", queue), ("name", name)) if value]
+    asked = [("queue = ?", queue), ("name = ?", name), ("seq < ?", before)]
+    tests += [test for test, value in asked if value]
     where = f"WHERE {' AND '.join(tests)}" if tests else ""
     query = f"SELECT {', '.join(FIELDS)} FROM jobs {where} ORDER BY seq DESC LIMIT ?"  # noqa: S608  # columns are ours, values are bound
-    values = [*states, *(value for value in (queue, name) if value), limit]
+    values = [*states, *(value for _, value in asked if value), limit]
     connection = sqlite3.connect(f"file:{database}?mode=ro", uri=True, timeout=BUSY_SECONDS)
     try:
         return [_job(row) for row in connection.execute(query, values)]

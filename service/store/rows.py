@@ -125,6 +125,8 @@ def checkpoint_of(row: Row[Any]) -> Checkpoint:
         save_seconds=row.save_seconds,
         stall_seconds=row.stall_seconds,
         written_at=row.written_at,
+        figure=row.figure,
+        pinned=row.pinned,
         prune_asked=row.prune_asked,
         pruned=row.pruned,
     )

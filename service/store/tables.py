@@ -17,6 +17,7 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    false,
     text,
 )
 from sqlalchemy.types import TypeDecorator
@@ -198,6 +199,8 @@ checkpoints = Table(
     Column("save_seconds", Float, nullable=False),
     Column("stall_seconds", Float, nullable=False),
     Column("written_at", Instant, nullable=False),
+    Column("figure", Float),
+    Column("pinned", Boolean, nullable=False, server_default=false()),
     Column("prune_asked", Boolean, nullable=False),
     Column("pruned", Boolean, nullable=False),
     Index("ix_checkpoints_job_id_id", "job_id", "id"),

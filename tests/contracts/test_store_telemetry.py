@@ -2,9 +2,12 @@
 
 from datetime import timedelta
 
+import pytest
+
 from service.domain.job import JobMove
 from service.store.store import Store
 from tests.contracts.lives import TOLD_AT, Lives, progress, wrote
+from workers.contract.checkpoint_spec import BetterIs
 from workers.contract.inventory import CheckpointPath
 from workers.contract.reports import FACTS_PER_REPORT_MAX, StageEnded, StageKind, StageStarted
 
@@ -149,6 +152,7 @@ def test_a_checkpoint_is_recorded_once_and_reads_back_as_told(store: Store, live
     assert row.ref == told.ref
     assert (row.bytes, row.files, row.save_seconds, row.stall_seconds) == (10, 2, 0.5, 0.25)
     assert (row.written_at, row.prune_asked, row.pruned) == (TOLD_AT, False, False)
+    assert (row.figure, row.pinned) == (None, False)
 
 
 def test_the_newest_checkpoint_is_the_one_told_last_also_where_its_step_went_back(
@@ -191,6 +195,42 @@ def test_all_but_the_newest_checkpoints_of_one_job_are_asked_to_go(
     ]
     assert store.to_prune("a", limit=1) == paths[:1]
     assert store.to_prune("b", limit=10) == []
+
+
+@pytest.mark.parametrize(("better", "kept"), [("min", 2), ("max", 4), (None, None)])
+def test_the_best_checkpoint_by_its_figure_stays(
+    better: BetterIs | None, kept: int | None, store: Store, lives: Lives
+) -> None:
+    job, _ = lives.running()
+    figures = {1: 3.0, 2: 1.0, 3: 1.5, 4: 9.0, 5: None, 6: 2.0, 7: None}
+    with store.write() as tx:
+        for step, figure in figures.items():
+            told = wrote(job, step).model_copy(update={"figure": figure})
+            tx.add_checkpoint(job.id, told, TOLD_AT)
+            tx.ask_prune(job.id, 2, better)
+    rows = store.checkpoints(job.id)
+    assert {row.ref.step: row.figure for row in rows} == figures
+    assert {row.ref.step for row in rows if not row.prune_asked} == {6, 7} | {kept} - {None}
+
+
+def test_a_pinned_checkpoint_stays_and_one_on_its_way_out_can_not_be_pinned(
+    store: Store, lives: Lives
+) -> None:
+    job, _ = lives.running("a")
+    (other, _) = lives.running("a")
+    with store.write() as tx:
+        for step in (1, 2, 3, 4):
+            tx.add_checkpoint(job.id, wrote(job, step), TOLD_AT)
+        assert tx.pin(job.id, wrote(job, 2).ref.path, pinned=True)
+        assert not tx.pin(other.id, wrote(job, 3).ref.path, pinned=True)
+        tx.ask_prune(job.id, 1)
+        assert not tx.pin(job.id, wrote(job, 1).ref.path, pinned=True)
+    rows = {row.ref.step: (row.pinned, row.prune_asked) for row in store.checkpoints(job.id)}
+    assert rows == {1: (False, True), 2: (True, False), 3: (False, True), 4: (False, False)}
+    with store.write() as tx:
+        assert tx.pin(job.id, wrote(job, 2).ref.path, pinned=False)
+        tx.ask_prune(job.id, 1)
+    assert [row.ref.step for row in store.checkpoints(job.id) if not row.prune_asked] == [4]
 
 
 def test_a_pruned_checkpoint_stays_in_the_list_and_is_not_asked_for_again(

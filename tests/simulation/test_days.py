@@ -165,7 +165,7 @@ def test_a_store_that_deletes_the_current_checkpoint_is_caught(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     ask = FactWrites.ask_prune
-    monkeypatch.setattr(FactWrites, "ask_prune", lambda self, job_id, _keep: ask(self, job_id, 0))
+    monkeypatch.setattr(FactWrites, "ask_prune", lambda self, job_id, *_: ask(self, job_id, 0))
     with pytest.raises(AssertionError, match="about to be deleted"):
         live_until_caught()
 

@@ -17,6 +17,8 @@ from workers.contract.paths import join
 
 CHUNK_BYTES = 4 * 1024 * 1024  # one read: few requests to an object store, little memory
 STATE = "state.json"
+OBJECT_STORES = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az"})
+"""They know no folders; asked for one, their libraries would make a bucket of a mistyped name."""
 
 
 def rank_file(rank: int) -> str:
@@ -39,6 +41,9 @@ class Folder:
         with _storage_failures(f"{storage_url} can't be used as storage"):
             self._fs, self._place = url_to_fs(join(storage_url, path))
         self._is_local = isinstance(self._fs, LocalFileSystem)
+        protocols = self._fs.protocol
+        named = {protocols} if isinstance(protocols, str) else set(protocols)
+        self._has_folders = not named & OBJECT_STORES
 
     @property
     def files(self) -> tuple[ManifestFile, ...]:
@@ -48,7 +53,10 @@ class Folder:
     def create(self) -> None:
         """Make the folder; raise StorageFailure if it stands: a name is never used twice."""
         with _storage_failures(f"{self.path} can't be created"):
-            self._fs.makedirs(self._place, exist_ok=False)
+            if self._has_folders:
+                self._fs.makedirs(self._place, exist_ok=False)
+            elif self._fs.exists(self._place):
+                raise FileExistsError(self._place)
         self._is_ours = True
 
     @contextmanager
@@ -62,7 +70,11 @@ class Folder:
         with _storage_failures(f"{self.path}/{name} can't be written"):
             with self._fs.open(f"{self._place}/{name}", "wb") as raw:
                 stream = _HashedStream(raw)
-                yield cast("IO[bytes]", stream)  # typeshed keeps IO and io.RawIOBase apart
+                try:
+                    yield cast("IO[bytes]", stream)  # typeshed keeps IO and io.RawIOBase apart
+                except Exception as error:  # noqa: BLE001  # raised again, or its first cause
+                    # torch.save goes on after a failed write, to complain of the gap.
+                    raise stream.failure or error from None
                 if self._is_local:
                     raw.flush()
                     os.fsync(raw.fileno())
@@ -79,18 +91,27 @@ class Folder:
             StorageFailure: storage can't be read, which says nothing about the checkpoint.
         """
         try:
-            with self._fs.open(f"{self._place}/{name}", "rb") as stream:
-                yield stream
+            stream = self._fs.open(f"{self._place}/{name}", "rb")
         except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
             raise
-        except OSError as error:
+        except Exception as error:
             raise StorageFailure(f"{self.path}/{name} can't be read: {error!r}") from error
+        with stream:
+            try:
+                yield stream
+            except OSError as error:
+                raise StorageFailure(f"{self.path}/{name} can't be read: {error!r}") from error
 
     def read_chunks(self, name: str) -> Iterator[bytes]:
         """The bytes of one file, as `workers.contract.manifest.ReadChunks`; raises as `reading`."""
         with self.reading(name) as stream:
-            while chunk := stream.read(CHUNK_BYTES):
+            while chunk := self._chunk(name, stream):
                 yield chunk
+
+    def _chunk(self, name: str, stream: IO[bytes]) -> bytes:
+        # Not OSError only: object stores' libraries have errors of their own.
+        with _storage_failures(f"{self.path}/{name} can't be read"):
+            return stream.read(CHUNK_BYTES)
 
     def sync(self) -> None:
         """Make the names durable too, up to the storage root, where storage is a local disk."""
@@ -120,6 +141,7 @@ class _HashedStream(io.RawIOBase):
         self._raw = raw
         self._digest = hashlib.sha256()
         self.num_bytes = 0
+        self.failure: Exception | None = None  # the first one
 
     def writable(self) -> bool:
         return True
@@ -127,7 +149,11 @@ class _HashedStream(io.RawIOBase):
     def write(self, data: Any, /) -> int:
         """Write all of `data`, any buffer; return its size in bytes."""
         view = memoryview(data).cast("B")
-        self._raw.write(view)
+        try:
+            self._raw.write(view)
+        except Exception as error:
+            self.failure = self.failure or error
+            raise
         self._digest.update(view)
         self.num_bytes += view.nbytes
         return view.nbytes

@@ -57,7 +57,7 @@ def peek_state(storage_url: str, ref: CheckpointRef) -> dict[str, Any]:
         CheckpointDamaged: one of the two is not what was recorded.
         StorageFailure: storage can't be read.
     """
-    return _Verified(Folder(storage_url, ref.path), ref).state()
+    return Verified(Folder(storage_url, ref.path), ref).state()
 
 
 def load(storage_url: str, ref: CheckpointRef, tensors: dict[str, Any], rank: int) -> Loaded:
@@ -84,14 +84,14 @@ def load(storage_url: str, ref: CheckpointRef, tensors: dict[str, Any], rank: in
     with failing_together(world_size):
         if rank == 0:
             verify(folder.read_chunks, ref.manifest_sha256)
-        verified = _Verified(folder, ref)
+        verified = Verified(folder, ref)
         loaded = Loaded(ref, verified.state(), verified.rank_tensors(rank))
         metadata = parse_metadata(verified.read(METADATA))
     load_tensors(folder, metadata, tensors, world_size)
     return loaded
 
 
-class _Verified:
+class Verified:
     """The small files of a checkpoint, each compared with the manifest as it is read."""
 
     def __init__(self, folder: Folder, ref: CheckpointRef) -> None:
@@ -104,12 +104,14 @@ class _Verified:
         self._sha256 = {file.name: file.sha256 for file in manifest.files}
 
     def state(self) -> dict[str, Any]:
+        """The JSON state; raise CheckpointDamaged or StorageFailure, as the others do."""
         state = json.loads(self.read(STATE))
         if not isinstance(state, dict):
             raise CheckpointDamaged(f"{STATE} holds no object")
         return state
 
     def rank_tensors(self, rank: int) -> dict[str, Any]:
+        """What belonged to one rank; {} where it had nothing."""
         import torch
 
         name = rank_file(rank)
@@ -122,6 +124,7 @@ class _Verified:
         return dict(tensors)
 
     def read(self, name: str) -> bytes:
+        """All bytes of a file that the manifest lists."""
         if name not in self._sha256:
             raise CheckpointDamaged(f"{MANIFEST} lists no {name}")
         return self._bytes(name, self._sha256[name])

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from typing import IO, Any
 
 import torch
+import torch.distributed as dist
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.default_planner import DefaultLoadPlanner
 from torch.distributed.checkpoint.filesystem import (
@@ -32,8 +33,13 @@ from workers.contract.manifest import CheckpointDamaged
 from workers.contract.outcome import StorageFailure
 
 
-def save_tensors(folder: Folder, tensors: dict[str, Any], world_size: int) -> None:
-    """Create the folder and write `tensors` into it; collective over the default group.
+def save_tensors(
+    folder: Folder,
+    tensors: dict[str, Any],
+    world_size: int,
+    group: dist.ProcessGroup | None = None,
+) -> None:
+    """Create the folder and write `tensors` into it; collective over the group, or the default one.
 
     Replicated tensors are written once, shared out over the ranks; shards by their owners.
 
@@ -43,7 +49,7 @@ def save_tensors(folder: Folder, tensors: dict[str, Any], world_size: int) -> No
     writer = _Writer(folder)
     try:
         with _quiet_without_group():
-            save(tensors, storage_writer=writer, no_dist=world_size == 1)
+            save(tensors, storage_writer=writer, process_group=group, no_dist=world_size == 1)
     except CheckpointException as error:  # a BaseException: `except Exception` misses it
         raise StorageFailure(f"{folder.path} can't be saved: {_told(error)}") from error
 

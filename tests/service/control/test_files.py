@@ -7,7 +7,7 @@ import pytest
 
 from service.control import files as files_module
 from service.control.files import Files
-from service.domain.errors import BadInput, NotFound, Unreachable
+from service.domain.errors import BadInput, Conflict, NotFound, Unreachable
 from service.domain.records import Job
 from tests.service.control.house import House, wrote
 from workers.contract.manifest import Manifest, ManifestFile
@@ -47,6 +47,44 @@ def write_checkpoint(house: House, job: Job, step: int, content: bytes = b"weigh
         job, CheckpointWritten(ref=ref, bytes=1, files=1, save_seconds=0.0, stall_seconds=0.0)
     )
     return folder
+
+
+# --- what is kept
+
+
+def test_a_pinned_checkpoint_is_kept_until_it_is_unpinned(house: House) -> None:
+    job = house.running(checkpoint={"keep_last": 1})
+    house.report(job, wrote(job.id, 1))
+    pinned = house.jobs.pin(job.id, None, pinned=True, actor="user:eva")
+    assert (pinned.ref.step, pinned.pinned) == (1, True)
+    house.report(job, wrote(job.id, 2), wrote(job.id, 3))
+    assert [one.path for one in house.sync().prune] == [wrote(job.id, 2).ref.path]
+    house.jobs.pin(job.id, pinned.ref.path, pinned=False, actor="user:eva")
+    assert len(house.sync().prune) == 2
+    codes = [event.reason for event in house.jobs.events(job.id)]
+    assert [code for code in codes if code in ("pinned", "unpinned")] == ["pinned", "unpinned"]
+
+
+def test_what_is_being_deleted_or_not_there_can_not_be_pinned(house: House) -> None:
+    job = house.running(checkpoint={"keep_last": 1})
+    with pytest.raises(NotFound, match="has no checkpoint"):
+        house.jobs.pin(job.id, None, pinned=True, actor="user:eva")
+    house.report(job, wrote(job.id, 1), wrote(job.id, 2))
+    with pytest.raises(Conflict, match="is being deleted"):
+        house.jobs.pin(job.id, wrote(job.id, 1).ref.path, pinned=True, actor="user:eva")
+    with pytest.raises(NotFound, match=r"no checkpoint '\.\./x'"):
+        house.jobs.pin(job.id, "../x", pinned=True, actor="user:eva")
+
+
+def test_the_best_checkpoint_is_kept_where_the_recipe_asks_for_it(house: House) -> None:
+    job = house.running(
+        data={"source": "digits", "validation_fraction": 0.1},
+        checkpoint={"keep_last": 1, "best": {"metric": "validation_error", "mode": "min"}},
+    )
+    for step, figure in ((1, 5.0), (2, 3.0), (3, 4.0), (4, 2.0), (5, None)):
+        house.report(job, wrote(job.id, step).model_copy(update={"figure": figure}))
+    doomed = [one.path for one in house.sync().prune]
+    assert doomed == [wrote(job.id, step).ref.path for step in (1, 2, 3)]
 
 
 # --- logs

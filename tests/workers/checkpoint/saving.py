@@ -5,7 +5,7 @@ from typing import Any
 import fsspec
 import torch
 
-from workers.checkpoint.writer import CheckpointWriter
+from workers.checkpoint.writer import CheckpointWriter, SavePoint
 from workers.contract.reports import CheckpointRef, CheckpointWritten
 from workers.contract.wire import JobId
 
@@ -26,16 +26,25 @@ def some_tensors(value: float = 1.0) -> dict[str, Any]:
 
 
 def save_one(
-    storage_url: str, *, step: int = 7, rank: int = 0, world_size: int = 1, **replaced: Any
+    storage_url: str,
+    *,
+    step: int = 7,
+    attempt: int = 1,
+    rank: int = 0,
+    world_size: int = 1,
+    **replaced: Any,
 ) -> CheckpointWritten | None:
     """Save `some_tensors` (or what is given instead) at `step`."""
-    parts: dict[str, Any] = {
-        "tensors": some_tensors(),
-        "state": STATE,
-        "rank_tensors": {"rng": torch.arange(16, dtype=torch.uint8) + rank},
-    } | replaced
-    writer = CheckpointWriter(storage_url, JOB, 1, rank, world_size)
-    return writer.save(stage_index=1, stage="finetune", step=step, **parts)
+    tensors = replaced.pop("tensors", some_tensors())
+    writer = CheckpointWriter(storage_url, JOB, attempt, rank, world_size)
+    return writer.save(point(step, rank, **replaced), tensors)
+
+
+def point(step: int = 7, rank: int = 0, **replaced: Any) -> SavePoint:
+    """What a checkpoint at `step` holds beside its tensors."""
+    own = {"rng": torch.arange(16, dtype=torch.uint8) + rank}
+    parts: dict[str, Any] = {"state": STATE, "rank_tensors": own} | replaced
+    return SavePoint(stage_index=1, stage="finetune", step=step, **parts)
 
 
 def saved(storage_url: str, **options: Any) -> CheckpointRef:

@@ -1,6 +1,7 @@
 """Reading back: the same bits, nothing that was changed, no code that someone planted."""
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -140,6 +141,17 @@ def test_another_manifest_than_the_recorded_one_is_refused(storage_url: str) -> 
     _assert_damaged(storage_url, ref, "manifest.json")
 
 
+def test_a_stale_attempts_whole_checkpoint_in_the_place_of_ours_is_refused(
+    tmp_path: Path,
+) -> None:
+    stale = saved(str(tmp_path), attempt=1, tensors=some_tensors(3.0))
+    ref = saved(str(tmp_path), attempt=2, tensors=some_tensors(3.0))
+    shutil.rmtree(tmp_path / ref.path)
+    (tmp_path / stale.path).rename(tmp_path / ref.path)
+
+    _assert_damaged(str(tmp_path), ref, "manifest.json")
+
+
 def test_a_checkpoint_that_never_was_is_damaged(storage_url: str) -> None:
     ref = saved(storage_url).model_copy(update={"path": "jobs/none/checkpoints/none"})
 
@@ -236,3 +248,15 @@ def _assert_not_imported(module: str, code: str) -> None:
         env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
     )
     assert ran.stdout.strip() == "False"
+
+
+def test_storage_that_fails_at_any_call_of_a_load_is_no_damage(tmp_path: Path) -> None:
+    FailingFiles.arm()
+    ref = saved(str(tmp_path))
+    load(f"failing://{tmp_path}", ref, some_tensors(0.0), rank=0)
+    num_calls = FailingFiles.num_calls
+    assert num_calls > len(ALL_FILES)
+    for call in range(1, num_calls + 1):
+        FailingFiles.arm(call=call)
+        with pytest.raises(StorageFailure, match="503 Slow Down"):
+            load(f"failing://{tmp_path}", ref, some_tensors(0.0), rank=0)

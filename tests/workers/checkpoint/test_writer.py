@@ -18,7 +18,8 @@ from tests.workers.checkpoint.saving import (
     saved,
     some_tensors,
 )
-from workers.checkpoint.writer import CheckpointWriter
+from workers.checkpoint.reader import newest_whole
+from workers.checkpoint.writer import CheckpointWriter, SavePoint
 from workers.contract.manifest import Manifest
 from workers.contract.outcome import StorageFailure
 
@@ -87,6 +88,24 @@ def test_a_full_disk_at_any_file_is_a_storage_failure_and_leaves_nothing(
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
+def test_storage_that_fails_at_any_call_is_a_storage_failure_and_never_a_checkpoint(
+    tmp_path: Path,
+) -> None:
+    before = saved(str(tmp_path), step=1)
+    FailingFiles.arm()
+    saved(f"failing://{tmp_path}", step=2)
+    num_calls = FailingFiles.num_calls
+    assert num_calls > 3 * len(DATA_FILES)
+    for call in range(1, num_calls + 1):
+        FailingFiles.arm(call=call)
+        with pytest.raises(StorageFailure, match="503 Slow Down"):
+            save_one(f"failing://{tmp_path}", step=2 + call)
+        assert FailingFiles.num_failures == 1
+    manifests = {path.parent.name for path in tmp_path.rglob("manifest.json")}
+    assert manifests == {"finetune-000000001-a1", "finetune-000000002-a1"}
+    assert newest_whole(str(tmp_path), [before]) == (before, ())
+
+
 def test_storage_of_an_unknown_kind_is_a_storage_failure() -> None:
     with pytest.raises(StorageFailure, match="gopher://x can't be used as storage"):
         save_one("gopher://x")
@@ -136,12 +155,7 @@ def test_one_writer_saves_one_checkpoint_after_another(storage_url: str) -> None
     refs = []
     for step, tensors in ((1, {"a": torch.zeros(2)}), (2, {"b": torch.ones(3), "c": {}})):
         written = writer.save(
-            stage_index=0,
-            stage="pretrain-01",
-            step=step,
-            tensors=tensors,
-            state={"step": step},
-            rank_tensors={},
+            SavePoint(0, "pretrain-01", step, state={"step": step}, rank_tensors={}), tensors
         )
         assert written is not None
         refs.append(written.ref)
