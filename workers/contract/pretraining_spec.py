@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from workers.contract.data_spec import DataSpec
-from workers.contract.model_spec import MlpModel
+from workers.contract.model_spec import MlpModel, ModelSpec
 from workers.contract.recipe_words import (
     LAYERS_MAX,
     BatchSize,
@@ -80,10 +80,16 @@ PretrainingSpec = Annotated[
 
 def check_pretraining(
     pretraining: PretrainingSpec,
-    model: MlpModel,
+    model: ModelSpec,
     data: DataSpec,
 ) -> None:
     """Refuse a method that does not fit the net or the data."""
+    if not isinstance(model, MlpModel):
+        raise RecipeMistake(
+            "pretraining.method",
+            f"{pretraining.method} trains the dense layers of an mlp, and model.kind is "
+            f"{model.kind}; remove pretraining",
+        )
     layers = pretraining.layers or model.num_layers
     if layers > model.num_layers:
         raise RecipeMistake(

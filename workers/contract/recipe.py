@@ -6,9 +6,11 @@ its place. Whether the data fits the recipe is only known where the data is, on 
 
 from typing import Annotated, Self
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
+from workers.contract.checkpoint_spec import CheckpointPolicy, check_checkpoint
 from workers.contract.data_spec import DataSpec
+from workers.contract.init_spec import InitSpec, init_of
 from workers.contract.model_spec import ModelSpec
 from workers.contract.pretraining_spec import PretrainingSpec, check_pretraining
 from workers.contract.recipe_words import Seed
@@ -16,13 +18,6 @@ from workers.contract.training_spec import TrainingSpec
 from workers.contract.wire import Written
 
 CODE_CHARS_MAX = 300
-
-
-class CheckpointPolicy(Written):
-    """When to save besides stage ends and stops, and how many to keep."""
-
-    every_steps: Annotated[int, Field(ge=1)] = 200
-    keep_last: Annotated[int, Field(ge=1, le=1000)] = 3
 
 
 class Recipe(Written):
@@ -36,11 +31,13 @@ class Recipe(Written):
     seed: Seed = 0
     code: Annotated[str, Field(min_length=1, max_length=CODE_CHARS_MAX)] | None = None
     """A folder of modules beside the job file, for every `import:` in the recipe."""
+    init_from: Annotated[InitSpec, BeforeValidator(init_of)] | None = None
 
     @model_validator(mode="after")
     def _parts_fit_together(self) -> Self:
         if self.pretraining is not None:
             check_pretraining(self.pretraining, self.model, self.data)
+        check_checkpoint(self.checkpoint, self.data)
         return self
 
     @property

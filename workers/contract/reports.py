@@ -109,6 +109,7 @@ class CheckpointWritten(Message):
     files: int
     save_seconds: float
     stall_seconds: float  # how long the optimizer waited for it
+    figure: float | None = None  # of the recipe's `checkpoint.best`, where this net was evaluated
 
 
 class Noticed(Message):

@@ -4,11 +4,12 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from workers.contract.model_spec import MlpModel
 from workers.contract.outcome import ConfigFailure
 from workers.contract.pretraining_spec import DenoisingAutoencoder, GreedySupervised, Rbm
 from workers.contract.recipe import Recipe
 from workers.contract.reports import StageKind
-from workers.contract.training_spec import Adam, ScheduleSpec, Sgd
+from workers.contract.training_spec import Adam, OptimizerSpec, ScheduleSpec, Sgd
 from workers.data.seeds import derived_seed
 from workers.models.layered import Layered, seeded
 from workers.models.mlp import DenseLayer
@@ -44,10 +45,9 @@ class StagePlan:
     batch_size: int  # global
     first_step: int  # optimizer steps of the job before this stage
     first_sample: int
-    optimizer: Sgd | Adam
+    optimizer: OptimizerSpec
     schedule: ScheduleSpec = CONSTANT
     momentum_switch: MomentumSwitch | None = None
-    clip_norm: float | None = None
 
     @property
     def steps(self) -> int:
@@ -104,7 +104,6 @@ def plan_stages(recipe: Recipe, num_samples: int, world_size: int) -> tuple[Stag
             first_sample=first_sample,
             optimizer=training.optimizer,
             schedule=training.schedule,
-            clip_norm=training.clip_norm,
         )
     )
     return tuple(plans)
@@ -121,6 +120,7 @@ def build_objective(
     method = recipe.pretraining
     if plan.layer is None or method is None:
         return Finetune(net)
+    assert isinstance(recipe.model, MlpModel), "the recipe pretrains no other"
     layer = net.layer(plan.layer)
     generator = seeded(derived_seed(recipe.seed, "stage", plan.index))
     if isinstance(method, GreedySupervised):

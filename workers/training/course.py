@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from workers.checkpoint.writer import CheckpointWriter
+from workers.checkpoint.background import BackgroundSaves
 from workers.contract.launch import LaunchSpec
 from workers.contract.recipe import Recipe
 from workers.contract.reports import FactBody
@@ -23,7 +23,7 @@ class Course:
     data: Dataset  # on the rank's device
     net: Layered  # trained in place
     plans: tuple[StagePlan, ...]
-    writer: CheckpointWriter
+    saves: BackgroundSaves
 
     @property
     def recipe(self) -> Recipe:

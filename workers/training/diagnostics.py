@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from workers.contract.model_spec import MlpModel
 from workers.contract.reports import Noticed
 from workers.models.layered import Layered
 
@@ -46,11 +45,12 @@ class Diagnostics:
     layer's over the highest's, each as the root mean square).
     """
 
-    def __init__(self, net: Layered, model: MlpModel) -> None:
-        self._layers = {name: net.layers[name] for name in _chosen(net.names)}
+    def __init__(self, net: Layered) -> None:
+        weighted = tuple(name for name in net.names if _has_weight(net.layers[name]))
+        self._layers = {name: net.layers[name] for name in _chosen(weighted)}
         self._weights = [_main_weight(layer) for layer in self._layers.values()]
         self._parameters = list(net.parameters())
-        self._model = model
+        self._output = net.output
 
     @contextmanager
     def looking(self) -> Iterator[Look]:
@@ -106,9 +106,7 @@ class Diagnostics:
 
     def _ends(self, code_BH: Tensor) -> dict[str, Tensor]:
         """The share of outputs, or of units, that pass no gradient."""
-        if self._model.residual:
-            return {}  # the sum of a residual net has no range
-        match self._model.activation:
+        match self._output:
             case "sigmoid":
                 at_end = (code_BH - 0.5).abs() > 0.5 - SATURATED_WITHIN
                 return {"saturation": at_end.float().mean()}
@@ -186,6 +184,10 @@ def _chosen(names: tuple[str, ...]) -> tuple[str, ...]:
         return names
     last = len(names) - 1
     return tuple(names[k * last // (LAYERS_MAX - 1)] for k in range(LAYERS_MAX))
+
+
+def _has_weight(layer: nn.Module) -> bool:
+    return any(parameter.dim() > 1 for parameter in layer.parameters())
 
 
 def _main_weight(layer: nn.Module) -> nn.Parameter:

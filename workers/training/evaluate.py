@@ -22,7 +22,8 @@ def evaluate(net: Layered, part: Part, seat: Seat) -> dict[str, float]:
     net.eval()
     mine = rank_part(len(part), seat.rank, seat.world_size)
     sums = torch.zeros(2, dtype=torch.float64, device=seat.device)  # wrong answers, nats
-    for start in range(mine.start, mine.stop, ROWS_AT_ONCE):
+    # As many passes on each rank, be the last one empty: a net in shards is put together by all.
+    for start in range(mine.start, mine.start + -(-len(part) // seat.world_size), ROWS_AT_ONCE):
         rows = slice(start, min(start + ROWS_AT_ONCE, mine.stop))
         y_B = part.y_N[rows]
         logits_BK = net(part.x_N[rows])

@@ -6,24 +6,33 @@ of losses.
 """
 
 import math
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from workers.checkpoint.background import LAST_SECONDS
 from workers.checkpoint.reader import Loaded, load, newest_whole, peek_state
+from workers.checkpoint.weights import NET
+from workers.checkpoint.writer import SavePoint
+from workers.contract.checkpoint_spec import BestSpec
 from workers.contract.manifest import CheckpointDamaged
 from workers.contract.outcome import ConfigFailure, NonFiniteFailure, StorageFailure
-from workers.contract.reports import CheckpointRef, Noticed
+from workers.contract.reports import CheckpointRef, CheckpointWritten, Noticed
 from workers.parallel.collectives import from_first, settle_buffers
 from workers.stages.catalog import StagePlan
 from workers.stages.objective import Objective
+from workers.training.ancestor import begin_from
 from workers.training.course import Course
 from workers.training.optimizer import Optimizer
 from workers.training.tally import Tally
 
 STATE_VERSION = 1
+FAILED_SAVES_MAX = 3  # in a row: no hiccup any more, and the work at stake grows with each
 
 
 @dataclass(frozen=True)
@@ -39,6 +48,9 @@ class Position:
     loss_last: float | None = None  # mean loss of its last whole epoch
     validation: dict[str, float] = field(default_factory=dict)  # of the last evaluation
     best_validation_error: float | None = None  # in %
+    evaluated_step: int | None = None  # optimizer steps of the whole job at the last evaluation
+    best_step: int | None = None  # the same, at the best one, where `checkpoint.best` asks for it
+    best_figure: float | None = None  # what was measured there
     noticed: tuple[str, ...] = ()  # codes that the stage has told; each is told once
 
     def next_stage(self) -> "Position":
@@ -47,7 +59,24 @@ class Position:
             stage_index=self.stage_index + 1,
             validation=self.validation,
             best_validation_error=self.best_validation_error,
+            evaluated_step=self.evaluated_step,
+            best_step=self.best_step,
+            best_figure=self.best_figure,
         )
+
+    def evaluated(self, step: int, metrics: dict[str, float], best: BestSpec | None) -> "Position":
+        """Return the position after an evaluation on the validation part."""
+        error = metrics["error"]
+        lowest = error if self.best_validation_error is None else self.best_validation_error
+        after = replace(
+            self,
+            validation=metrics,
+            best_validation_error=min(lowest, error),
+            evaluated_step=step,
+        )
+        if best is None or not best.is_better(metrics[best.figure], self.best_figure):
+            return after
+        return replace(after, best_step=step, best_figure=metrics[best.figure])
 
 
 @dataclass(frozen=True)
@@ -59,31 +88,97 @@ class Trained:
     tally: Tally
 
 
+def is_due(course: Course, plan: StagePlan, position: Position) -> bool:
+    """Whether a checkpoint is to be saved at this step, be it no end of a stage."""
+    step = plan.first_step + position.stage_step
+    return step % course.recipe.checkpoint.every_steps == 0 or step == position.best_step
+
+
 def save(course: Course, plan: StagePlan, trained: Trained, position: Position) -> None:
-    """Write a checkpoint and tell of it; every rank calls it after the same step.
+    """Save a checkpoint; every rank calls it after the same step.
+
+    Within a stage it is only begun: training goes on while it is written, and `before_update` tells
+    of it. At a stage's end it is durable and told when this returns.
 
     Raises:
         NonFiniteFailure: some weight is NaN or infinite; such a net is not worth keeping.
-        StorageFailure: storage refused.
+        StorageFailure: storage refused this one at a stage's end, or several in a row.
     """
     course.listener.phase("checkpoint")
+    _conclude(course, is_last=False)
+    begun_at = time.perf_counter()
     settle_buffers(course.net.buffers(), course.seat)
     weights = [parameter.detach() for parameter in trained.objective.parameters()]
     if not math.isfinite(float(sum(torch._foreach_norm(weights)))):
         raise non_finite(plan, position.stage_step)
     position = replace(position, epoch_loss_sum=trained.tally.epoch_sum())
     step = plan.first_step + position.stage_step
-    written = course.writer.save(
+    point = SavePoint(
         stage_index=plan.index,
         stage=plan.name,
         step=step,
-        tensors=_tensors(course, trained),
         state=_state(course, plan, position),
-        rank_tensors={**_generators(course), "loss_sum": trained.tally.own_sum()},
+        rank_tensors={**_generators(course), "loss_sum": trained.tally.own_sum().clone()},
+        figure=_figure(course, position, step),
     )
+    tensors = _tensors(course, trained)
+    if position.is_stage_over:  # waited for, so it needs no copy
+        _tell(course, course.saves.writer.save(point, tensors, begun_at))
+    else:
+        course.saves.begin(point, _with_buffers_copied(tensors, course, trained), begun_at)
+    course.listener.phase("train")
+
+
+def before_update(course: Course) -> None:
+    """Call it right before each optimizer step: a save still copies what the step changes."""
+    course.saves.wait_staged()
+    _tell(course, course.saves.poll())
+
+
+@contextmanager
+def landing(course: Course) -> Iterator[None]:
+    """At the end of the block no save is under way, and the last one has been told.
+
+    Raises:
+        StorageFailure: the save that was under way failed.
+    """
+    try:
+        yield
+    except Exception:
+        # The first cause is what the owner must read: whatever the save says is said beside it.
+        with suppress(Exception):
+            _tell(course, course.saves.landed(LAST_SECONDS).written)
+            course.saves.close()
+        raise
+    course.listener.phase("checkpoint")
+    _conclude(course, is_last=True)
+    course.saves.close()
+
+
+def _conclude(course: Course, is_last: bool) -> None:
+    """Wait for the save that is under way; a failure is told, or raised where it is the last."""
+    landed = course.saves.landed()
+    _tell(course, landed.written)
+    if landed.failure is None:
+        return
+    if is_last or course.saves.num_failed >= FAILED_SAVES_MAX:
+        raise landed.failure
+    sentence = f"A checkpoint was not saved, training goes on: {landed.failure}."
+    course.tell(Noticed(code="checkpoint_failed", sentence=sentence))
+
+
+def _figure(course: Course, position: Position, step: int) -> float | None:
+    """What `checkpoint.best` asks for, if this very net was evaluated."""
+    best = course.recipe.checkpoint.best
+    if best is None or position.evaluated_step != step:
+        return None
+    figure = position.validation[best.figure]
+    return figure if math.isfinite(figure) else None
+
+
+def _tell(course: Course, written: CheckpointWritten | None) -> None:
     if written is not None:
         course.tell(written)
-    course.listener.phase("train")
 
 
 def find(course: Course) -> tuple[CheckpointRef | None, Position]:
@@ -102,6 +197,8 @@ def find(course: Course) -> tuple[CheckpointRef | None, Position]:
     for sentence in refused:
         course.tell(Noticed(code="checkpoint_fallback", sentence=sentence))
     if ref is None:
+        if course.recipe.init_from is not None:
+            begin_from(course, course.recipe.init_from)
         return None, Position()
     return ref, _position(state)
 
@@ -143,13 +240,36 @@ def non_finite(plan: StagePlan, stage_step: int) -> NonFiniteFailure:
 
 
 def _tensors(course: Course, trained: Trained | None) -> dict[str, Any]:
-    tensors: dict[str, Any] = {"net": course.net.state_dict()}
+    tensors: dict[str, Any] = {NET: course.net.state_dict()}
     if trained is not None:
         tensors["optimizer"] = trained.optimizer.tensors()
         own = trained.objective.own_tensors()
         if own:
             tensors["stage"] = own
     return tensors
+
+
+def _with_buffers_copied(
+    tensors: dict[str, Any], course: Course, trained: Trained
+) -> dict[str, Any]:
+    """The tensors to be saved, with a copy of all but what only the optimizer changes.
+
+    Running statistics, chains and the like change in the forward pass already, before the copy that
+    `before_update` waits for is done.
+    """
+    parameters = (*course.net.parameters(), *trained.objective.parameters())
+    settled = {parameter.data_ptr() for parameter in parameters}
+
+    def frozen(entry: Any) -> Any:
+        if isinstance(entry, dict):
+            return {name: frozen(value) for name, value in entry.items()}
+        is_settled = not isinstance(entry, Tensor) or entry.data_ptr() in settled
+        return entry if is_settled else entry.clone()
+
+    return {
+        part: content if part == "optimizer" else frozen(content)
+        for part, content in tensors.items()
+    }
 
 
 def _state(course: Course, plan: StagePlan, position: Position) -> dict[str, Any]:
@@ -161,6 +281,12 @@ def _state(course: Course, plan: StagePlan, position: Position) -> dict[str, Any
         "step": plan.first_step + position.stage_step,
         "samples": plan.first_sample + position.stage_step * plan.batch_size,
         "position": dict(vars(position)),
+        "net": {  # enough to build it anew, without the job
+            "model": course.recipe.model.model_dump(mode="json"),
+            "shape": list(course.data.shape),
+            "num_classes": course.data.num_classes,
+            "code": course.recipe.code,
+        },
     }
 
 

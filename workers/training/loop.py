@@ -17,13 +17,15 @@ from workers.contract.outcome import StopReason
 from workers.contract.reports import Evaluated
 from workers.data.order import epoch_order, rank_part
 from workers.parallel.replicas import Replicas
+from workers.parallel.sharding import is_sharded
 from workers.parallel.signals import Signals
 from workers.stages.catalog import StagePlan
 from workers.stages.handover import Inputs
 from workers.training.course import Course
 from workers.training.diagnostics import Diagnostics, Look
 from workers.training.evaluate import evaluate
-from workers.training.keep import Position, Trained, non_finite, save
+from workers.training.guard import VOID_IN_A_ROW_MAX
+from workers.training.keep import Position, Trained, before_update, is_due, non_finite, save
 from workers.training.progress import ProgressClock
 from workers.training.schedule import lr_at, momentum_at
 
@@ -48,17 +50,20 @@ class StageLoop:
         self._trained = trained
         self.position = position
         objective, seat = trained.objective, course.seat
-        self._replicas = Replicas(objective, seat, objective.fills_gradients)
+        is_finetuned = plan.layer is None
+        training = course.recipe.training if is_finetuned else None
+        self._replicas = Replicas(objective, seat, objective.fills_gradients, training)
         self._signals = Signals()
         self._part = rank_part(plan.batch_size, seat.rank, seat.world_size)
         self._share = (self._part.stop - self._part.start) * seat.world_size / plan.batch_size
-        self._parameters = list(objective.parameters())
+        self._guard = trained.optimizer.guard
+        self._skips = is_finetuned and course.recipe.training.on_non_finite == "skip"
         self._clock = ProgressClock(course, plan)
         self._order = torch.empty(0)
         self._order_epoch = -1
         self._diagnostics: Diagnostics | None = None
-        if plan.layer is None and seat.is_first:
-            self._diagnostics = Diagnostics(course.net, course.recipe.model)
+        if is_finetuned and seat.is_first and not is_sharded(objective):
+            self._diagnostics = Diagnostics(course.net)
         self._metrics: dict[str, float] = {}  # of the last look, until they are told
 
     def run(self) -> StopReason | None:
@@ -75,13 +80,15 @@ class StageLoop:
             stop, is_report_due = self._step()
             stage_step = self.position.stage_step
             self._course.listener.advance(self._plan.first_step + stage_step)
+            is_over = stage_step == self._plan.steps
             if stage_step % self._plan.steps_per_epoch == 0:
                 self._close_epoch()
-            is_over = stage_step == self._plan.steps
+            if is_over:
+                self._trained.optimizer.settle()
             if is_report_due or is_over or stop is not None:
                 self._report()
-            every = self._course.recipe.checkpoint.every_steps
-            if (self._plan.first_step + stage_step) % every == 0 or is_over or stop is not None:
+            is_save_due = is_due(self._course, self._plan, self.position)
+            if is_save_due or is_over or stop is not None:
                 seconds = seconds_before + time.perf_counter() - begun_at
                 self.position = replace(self.position, seconds=seconds, is_stage_over=is_over)
                 save(self._course, self._plan, self._trained, self.position)
@@ -98,11 +105,14 @@ class StageLoop:
         x_BV, y_B = self._batch(epoch, stage_step % plan.steps_per_epoch)
         data_wait_seconds = time.perf_counter() - started_at
         with self._looking(stage_step) as look:
-            loss = self._replicas.gradients(x_BV, y_B, self._share, self._signals)
-        if plan.clip_norm is not None:
-            torch.nn.utils.clip_grad_norm_(self._parameters, plan.clip_norm)
-        self._trained.optimizer.step(lr_at(plan, stage_step), momentum_at(plan, epoch))
-        self._trained.tally.add(loss)
+            scale = None if self._guard is None else self._guard.scale
+            loss = self._replicas.gradients(
+                x_BV, y_B, self._share, self._signals, scale, look is not None
+            )
+        before_update(self._course)
+        lr, momentum = lr_at(plan, stage_step), momentum_at(plan, epoch)
+        self._trained.optimizer.step(lr, momentum, stage_step, epoch)
+        self._trained.tally.add(loss, self._skips)
         self._clock.count(data_wait_seconds)
         self.position = replace(self.position, stage_step=stage_step + 1)
         if look is not None:
@@ -133,14 +143,11 @@ class StageLoop:
         if self._plan.layer is not None or validation is None:
             return
         self._course.listener.phase("evaluate")
-        metrics = evaluate(self._course.net, validation, self._course.seat)
-        best = self.position.best_validation_error
-        self.position = replace(
-            self.position,
-            validation=metrics,
-            best_validation_error=metrics["error"] if best is None else min(best, metrics["error"]),
-        )
+        with self._trained.optimizer.averaged():
+            metrics = evaluate(self._course.net, validation, self._course.seat)
         step = self._plan.first_step + self.position.stage_step
+        best = self._course.recipe.checkpoint.best
+        self.position = self.position.evaluated(step, metrics, best)
         self._course.tell(
             Evaluated(stage_index=self._plan.index, step=step, split="validation", metrics=metrics)
         )
@@ -148,13 +155,18 @@ class StageLoop:
 
     def _report(self) -> None:
         loss = self._trained.tally.close_while()
+        num_void, num_in_a_row = (0, 0) if self._guard is None else self._guard.counts()
+        if num_void > 0:
+            self._metrics["nonfinite_steps"] = float(num_void)
         self._clock.tell(self.position.stage_step, loss, self._metrics)
         self._metrics = {}
         self._check(loss)
+        if num_in_a_row >= VOID_IN_A_ROW_MAX:
+            raise non_finite(self._plan, self.position.stage_step)
 
     def _check(self, loss: float) -> None:
         """Raise where a loss is no number: on every rank, for all of them hold the same mean."""
-        if not math.isfinite(loss):
+        if not math.isfinite(loss) and not self._skips:
             raise non_finite(self._plan, self.position.stage_step)
 
     def _looking(self, stage_step: int) -> AbstractContextManager[Look | None]:

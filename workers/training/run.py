@@ -7,6 +7,7 @@ import time
 
 import torch
 
+from workers.checkpoint.background import BackgroundSaves
 from workers.checkpoint.writer import CheckpointWriter
 from workers.contract.launch import LaunchSpec
 from workers.contract.outcome import Outcome, Result, StopReason
@@ -16,6 +17,7 @@ from workers.data.seeds import derived_seed
 from workers.data.sources import Places
 from workers.models.catalog import build_net, takes_vectors
 from workers.models.layered import seeded
+from workers.parallel.layout import lay_out
 from workers.parallel.mesh import Seat
 from workers.stages.catalog import StagePlan, build_objective, plan_stages
 from workers.stages.handover import Inputs
@@ -23,7 +25,7 @@ from workers.training.code import use_code
 from workers.training.course import Course
 from workers.training.diagnostics import collapsed
 from workers.training.evaluate import evaluate
-from workers.training.keep import Position, Trained, find, restore_net, restore_stage
+from workers.training.keep import Position, Trained, find, landing, restore_net, restore_stage
 from workers.training.listener import Listener
 from workers.training.loop import StageLoop
 from workers.training.optimizer import Optimizer
@@ -53,8 +55,9 @@ def train(launch: LaunchSpec, seat: Seat, listener: Listener) -> Outcome:
         restore_net(course, ref)
     walk = StageWalk(course, ref, position)
     stop: StopReason | None = None
-    while walk.has_next() and stop is None:
-        stop = walk.train_next()
+    with landing(course):
+        while walk.has_next() and stop is None:
+            stop = walk.train_next()
     if walk.has_next():
         return Outcome(
             result=Result.STOPPED,
@@ -109,7 +112,11 @@ class StageWalk:
             plan, course.recipe, course.net, course.data.num_classes, inputs
         )
         objective.train()
-        optimizer = Optimizer(dict(objective.named_parameters()), plan.optimizer)
+        training = course.recipe.training if plan.layer is None else None
+        if training is not None:
+            lay_out(course.net, training, course.seat)
+        parameters = dict(objective.named_parameters())
+        optimizer = Optimizer(parameters, plan.optimizer, training, course.net.names)
         trained = Trained(objective, optimizer, Tally(course.seat))
         torch.manual_seed(derived_seed(course.recipe.seed, "rank", plan.index, course.seat.rank))
         if self._resume_from is not None:
@@ -183,8 +190,10 @@ def _prepare(launch: LaunchSpec, seat: Seat, listener: Listener) -> Course:
         data=data,
         net=net.to(seat.device),
         plans=plan_stages(recipe, len(data.train), seat.world_size),
-        writer=CheckpointWriter(
-            launch.storage_url, launch.job_id, launch.attempt, seat.rank, seat.world_size
+        saves=BackgroundSaves(
+            CheckpointWriter(
+                launch.storage_url, launch.job_id, launch.attempt, seat.rank, seat.world_size
+            )
         ),
     )
 

@@ -5,6 +5,8 @@ together at the few steps at which somebody looks. Only the sum of the epoch bel
 training's state: when a report is due is a matter of the clock.
 """
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -19,18 +21,24 @@ class Tally:
 
     def __init__(self, seat: Seat) -> None:
         self._seat = seat
-        self._sums = torch.zeros(2, dtype=torch.float64, device=seat.device)
+        # For each: the sum, and how many losses are left out of it.
+        self._sums = torch.zeros(2, 2, dtype=torch.float64, device=seat.device)
+        self._losses, self._left_out = self._sums.unbind(1)
         self._steps_of_while = 0
 
-    def add(self, loss: Tensor) -> None:
+    def add(self, loss: Tensor, leave_out_non_finite: bool = False) -> None:
         """Count one step's loss; it need not be known yet."""
-        self._sums.add_(loss)
         self._steps_of_while += 1
+        if leave_out_non_finite:
+            is_finite = torch.isfinite(loss)
+            self._left_out.add_(~is_finite)
+            loss = torch.where(is_finite, loss, 0.0)
+        self._losses.add_(loss)
 
     def close_while(self) -> float:
         """Return the mean loss since the last call and begin anew; every rank calls it.
 
-        Not finite, if any loss of any rank since then was not.
+        Not finite, if any loss of any rank since then was not, or if all were left out.
         """
         mean = self._mean(WHILE, self._steps_of_while)
         self._sums[WHILE] = 0.0
@@ -45,10 +53,10 @@ class Tally:
 
     def epoch_sum(self) -> float:
         """Return the sum of the epoch so far, mean over ranks; every rank calls it."""
-        return self._mean(EPOCH, 1)
+        return float(summed(self._losses[EPOCH], self._seat)) / self._seat.world_size
 
     def own_sum(self) -> Tensor:
-        """Return this rank's sum of the epoch so far, a copy."""
+        """Return this rank's sum of the epoch so far and how many it lacks, (2,), a copy."""
         return self._sums[EPOCH].clone()
 
     def restore(self, own_sum: Tensor) -> None:
@@ -57,8 +65,10 @@ class Tally:
 
     def restore_mean(self, mean_over_ranks: float) -> None:
         """Go on from `epoch_sum`, at any number of ranks."""
-        self._sums[EPOCH] = mean_over_ranks
+        self._sums[EPOCH] = 0.0
+        self._losses[EPOCH] = mean_over_ranks
 
     def _mean(self, which: int, steps: int) -> float:
-        total = summed(self._sums[which], self._seat)
-        return float(total) / (max(1, steps) * self._seat.world_size)
+        total, left_out = summed(self._sums[which], self._seat).tolist()
+        kept = max(1, steps) * self._seat.world_size - left_out
+        return float(total / kept) if kept > 0 else math.nan

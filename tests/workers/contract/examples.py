@@ -103,7 +103,9 @@ FACTS = (
         metrics={"code_sd": 0.2},
     ),
     Evaluated(stage_index=3, step=90, split="test", metrics={"error": 2.5}),
-    CheckpointWritten(ref=REF, bytes=1000, files=4, save_seconds=0.02, stall_seconds=0.01),
+    CheckpointWritten(
+        ref=REF, bytes=1000, files=4, save_seconds=0.02, stall_seconds=0.01, figure=2.5
+    ),
     Noticed(code="vanishing_gradient", sentence="The gradient vanishes in layer 1."),
     Ended(outcome=OUTCOME),
 )
@@ -114,6 +116,7 @@ DEADLINES = Deadlines(
     start_seconds=60.0,
     hang_seconds_min=5.0,
     hang_step_factor=3.0,
+    phase_seconds=900.0,
     stop_grace_seconds=10.0,
     unreachable_seconds=600.0,
     max_duration_seconds=3600.0,

@@ -100,7 +100,7 @@ def test_the_launch_of_a_wrong_recipe_is_refused() -> None:
     said = json.loads(launch.model_dump_json())
     said["recipe"]["model"]["hiden"] = 1
 
-    with pytest.raises(ValidationError, match=r"recipe\.model\.hiden"):
+    with pytest.raises(ValidationError, match=r"recipe\.model\.mlp\.hiden"):
         LaunchSpec.model_validate(said)
 
 

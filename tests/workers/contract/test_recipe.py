@@ -9,7 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from workers.contract import data_spec, model_spec, pretraining_spec, recipe, training_spec
+from workers.contract import (
+    checkpoint_spec,
+    data_spec,
+    model_spec,
+    pretraining_spec,
+    recipe,
+    training_spec,
+)
+from workers.contract.checkpoint_spec import KEEP_MAX, STEPS_MAX
 from workers.contract.data_spec import NpzData
 from workers.contract.pretraining_spec import DenoisingAutoencoder
 from workers.contract.recipe import Recipe
@@ -21,7 +29,13 @@ from workers.contract.recipe_words import (
     UNITS_MAX,
     RecipeMistake,
 )
-from workers.contract.training_spec import Adam, Sgd
+from workers.contract.training_spec import (
+    ACCUMULATE_MAX,
+    DIAGNOSTICS_STEPS_MAX,
+    RATE_CHANGES_MAX,
+    Adam,
+    Sgd,
+)
 
 PLAIN: dict[str, Any] = {
     "data": {"source": "digits"},
@@ -92,6 +106,7 @@ def test_one_value_serves_every_layer_and_a_list_one_each() -> None:
         [("training.optimizer", {"name": "sgd", "nesterov": True, "momentum": 0.9})],
         [("data", {"source": "npz", "path": "d.npz", "x_test": "a", "y_test": "b"})],
         [("data", {"source": "idx", "path": "mnist"})],
+        [("checkpoint.best", {}), ("data.validation_fraction", 0.1)],
     ],
 )
 def test_neighbours_of_the_mistakes_are_accepted(changes: list[tuple[str, Any]]) -> None:
@@ -138,6 +153,7 @@ def test_a_recipe_survives_its_way_to_the_workers(
 NPZ = {"source": "npz", "path": "d.npz"}
 RELU = ("model.activation", "relu")
 STANDARDIZED = ("data.scale", "standardize")
+VALIDATION = ("data.validation_fraction", 0.1)
 LOSS = "pretraining.reconstruction_loss"
 
 
@@ -153,11 +169,27 @@ def _greedy(**options: Any) -> tuple[str, Any]:
     return "pretraining", GREEDY | options
 
 
+def _schedule(**options: Any) -> tuple[str, Any]:
+    return "training.schedule", options
+
+
 MISTAKES: list[tuple[str, str, list[tuple[str, Any]]]] = [
     ("x_test", "both", [("data", NPZ | {"x_test": "a"})]),
     ("x_test", "both", [("data", NPZ | {"y_test": "b"})]),
     ("nesterov", "momentum", [("training.optimizer", {"name": "sgd", "nesterov": True})]),
+    ("warmup_epochs", "one_cycle", [_schedule(name="one_cycle", warmup_epochs=1)]),
+    ("at_epochs", "name: step", [_schedule(name="step")]),
+    ("at_epochs", "name: step", [_schedule(name="cosine", at_epochs=[2])]),
+    ("at_epochs", "rising", [_schedule(name="step", at_epochs=[4, 2])]),
+    ("final_fraction", "only cosine", [_schedule(name="constant", final_fraction=0.1)]),
+    (
+        "accumulate",
+        "a batch of 8",
+        [("training.batch_size", 8), ("training.accumulate", 9)],
+    ),
     ("pretraining.layers", "asks for 4 layers", [_dae(layers=4)]),
+    ("pretraining.method", "is resnet", [_dae(), ("model", {"kind": "resnet", "depth": 20})]),
+    ("heads", "can't share", [("model", {"kind": "transformer", "heads": 3})]),
     ("pretraining.epochs", "2 values for 3", [_rbm(epochs=[1, 2])]),
     ("pretraining.epochs", "3 values for 2", [_greedy(layers=2, epochs=[1, 2, 3])]),
     ("pretraining.method", "plain layers", [_dae(), ("model.residual", True)]),
@@ -167,6 +199,12 @@ MISTAKES: list[tuple[str, str, list[tuple[str, Any]]]] = [
     ("pretraining.corruption_level", "1 values for 3", [_dae(corruption_level=[0.1])]),
     (LOSS, "standardize", [_dae(), STANDARDIZED]),
     (LOSS, "relu codes", [_dae(), RELU]),
+    ("checkpoint.best", "validation_fraction", [("checkpoint.best", {})]),
+    (
+        "checkpoint.best.mode",
+        "mode: max",
+        [("checkpoint.best", {"metric": "validation_accuracy"}), VALIDATION],
+    ),
 ]
 
 
@@ -184,7 +222,7 @@ def test_a_combination_that_cannot_work_is_refused_with_its_place_and_a_sentence
     assert words in mistake.sentence
 
 
-FILES = (data_spec, model_spec, pretraining_spec, recipe, training_spec)
+FILES = (checkpoint_spec, data_spec, model_spec, pretraining_spec, recipe, training_spec)
 
 
 def test_every_mistake_that_the_recipe_knows_is_tested() -> None:
@@ -240,8 +278,21 @@ def test_a_mistake_inside_of_a_part_is_told_with_the_place_of_the_part() -> None
         ("training.clip_norm", -1.0),
         ("training.optimizer", {"name": "sgd", "lr": 0.0}),
         ("training.optimizer", {"name": "lbfgs"}),
+        ("training.accumulate", 0),
+        ("training.accumulate", ACCUMULATE_MAX + 1),
+        ("training.layer_decay", 0.0),
+        ("training.layer_decay", 1.1),
+        ("training.ema", 1.0),
+        ("training.precision", "fp8"),
+        ("training.unfreeze_every_epochs", EPOCHS_MAX + 1),
+        ("training.diagnostics_every_steps", DIAGNOSTICS_STEPS_MAX + 1),
+        ("training.schedule", {"name": "step", "at_epochs": range(1, RATE_CHANGES_MAX + 2)}),
+        ("training.schedule", {"name": "cosine", "warmup_epochs": EPOCHS_MAX + 1}),
         ("checkpoint.every_steps", 0),
+        ("checkpoint.every_steps", STEPS_MAX + 1),
         ("checkpoint.keep_last", 0),
+        ("checkpoint.keep_last", KEEP_MAX + 1),
+        ("checkpoint.best", {"metric": "test_error"}),
         ("seed", -1),
         ("seed", SEED_MAX + 1),
     ],

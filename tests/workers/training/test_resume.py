@@ -1,13 +1,18 @@
 """A job that was interrupted ends with the very bits of one that was not."""
 
+import threading
+from collections.abc import Container
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch.distributed.checkpoint._state_dict_stager import StateDictStager
 
+from tests.workers.checkpoint.failing_files import FailingFiles
 from tests.workers.training.attempts import (
     Attempt,
+    Recorder,
     Run,
     launch,
     recipe,
@@ -15,10 +20,20 @@ from tests.workers.training.attempts import (
     run_gang,
     saved_tensors,
 )
-from workers.contract.outcome import Result, StopReason
+from workers.checkpoint.background import BackgroundSaves
+from workers.contract.outcome import Result, StopReason, StorageFailure
 from workers.contract.recipe import Recipe
-from workers.contract.reports import Evaluated, Noticed, Progress, StageEnded, StageStarted
+from workers.contract.reports import (
+    CheckpointWritten,
+    Evaluated,
+    Noticed,
+    Progress,
+    StageEnded,
+    StageStarted,
+)
+from workers.parallel.mesh import Seat
 from workers.training import progress
+from workers.training.run import train
 
 MODEL = {
     "kind": "mlp",
@@ -112,6 +127,100 @@ def test_every_checkpoint_on_the_way_leads_to_the_same_bits(tmp_path: Path) -> N
     for k in range(1, len(refs)):
         resumed = run_alone(launch(normalized, tmp_path, 1 + k, refs[k:]))
         _assert_same(whole, tmp_path, resumed, tmp_path)
+
+
+def test_a_copy_that_is_done_as_late_as_possible_leads_to_the_same_bits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The forward pass has changed the running statistics by then, but not those of the copy."""
+    is_waited_for = threading.Event()
+    stage, wait_staged = StateDictStager.stage, BackgroundSaves.wait_staged
+    num_held = 0
+
+    def held(stager: Any, *args: Any, **options: Any) -> Any:
+        nonlocal num_held
+        assert is_waited_for.wait(timeout=30)
+        num_held += 1
+        return stage(stager, *args, **options)
+
+    def waited(saves: BackgroundSaves) -> None:
+        is_waited_for.set()
+        wait_staged(saves)
+        is_waited_for.clear()
+
+    normalized = _recipe("greedy_supervised", every_steps=9, normalization="batch")
+    with monkeypatch.context() as patched:
+        patched.setattr(StateDictStager, "stage", held)
+        patched.setattr(BackgroundSaves, "wait_staged", waited)
+        whole = run_alone(launch(normalized, tmp_path))
+    assert num_held == 72 // 9 - 1  # the last one is saved at the end of a stage
+    for k in (2, 5, 7):
+        resumed = run_alone(launch(normalized, tmp_path, 1 + k, whole.recorder.refs[k:]))
+        _assert_same(whole, tmp_path, resumed, tmp_path)
+
+
+def _on_failing_disk(folder: Path, every_steps: int, writes: Container[int]) -> Attempt | str:
+    """An attempt on a disk that is full for some files, of which a save has five."""
+    folder.mkdir(exist_ok=True)
+    FailingFiles.arm(writes=writes)
+    spec = launch(
+        recipe(model=MODEL, training=TRAINING, checkpoint={"every_steps": every_steps}), folder
+    )
+    spec = spec.model_copy(update={"storage_url": f"failing://{folder}"})
+    recorder = Recorder()
+    try:
+        outcome = train(spec, Seat(0, 1, torch.device("cpu")), recorder)
+    except StorageFailure as failure:
+        return f"{failure}, {len(recorder.refs)} told"
+    return Attempt(outcome, recorder, recorder.steps[-1:])
+
+
+def test_training_goes_on_with_an_event_where_a_checkpoint_was_refused(tmp_path: Path) -> None:
+    attempt = _on_failing_disk(tmp_path, 8, writes=[8])  # in the second one
+    assert isinstance(attempt, Attempt)
+    assert attempt.outcome.result is Result.SUCCEEDED
+    assert [ref.step for ref in reversed(attempt.recorder.refs)] == [8, 24, 28]
+    (notice,) = (one for one in attempt.recorder.of(Noticed) if one.code == "checkpoint_failed")
+    assert "No space left" in notice.sentence
+    left = sorted(path.parent.name for path in tmp_path.rglob("manifest.json"))
+    assert left == sorted(ref.path.rpartition("/")[2] for ref in attempt.recorder.refs)
+
+
+def test_a_disk_that_stays_full_ends_the_attempt_and_the_checkpoint_before_it_loads(
+    tmp_path: Path,
+) -> None:
+    text = _on_failing_disk(tmp_path, 2, writes=range(6, 1000))
+    assert isinstance(text, str)
+    assert "No space left" in text
+    assert text.endswith("1 told")
+
+
+def test_a_stage_does_not_end_without_its_checkpoint(tmp_path: Path) -> None:
+    text = _on_failing_disk(tmp_path, 1_000_000, writes=range(1, 1000))
+    assert isinstance(text, str)
+    assert text.endswith("0 told")
+
+
+def test_a_checkpoint_is_saved_at_every_evaluation_that_is_the_best_so_far(tmp_path: Path) -> None:
+    spec = recipe(
+        data=DATA,
+        model=MODEL,
+        training={**TRAINING, "epochs": 6},
+        checkpoint={"every_steps": 1_000_000, "best": {"metric": "validation_loss"}},
+    )
+    attempt = run_alone(launch(spec, tmp_path))
+    evaluated = [one for one in attempt.recorder.of(Evaluated) if one.split == "validation"]
+    losses = {one.step: one.metrics["loss"] for one in evaluated}
+    told = [(one.ref.step, one.figure) for one in attempt.recorder.of(CheckpointWritten)]
+    last = 6 * STEPS_PER_EPOCH
+    best = [step for step in losses if losses[step] == min(losses[k] for k in losses if k <= step)]
+    assert len(best) > 1
+    assert [step for step, _ in told] == sorted({*best, last})
+    assert all(figure == losses[step] for step, figure in told)
+    # A resumed job knows which one was the best.
+    again = run_alone(launch(spec, tmp_path, 2, attempt.recorder.refs[-1:]))
+    later = [(one.ref.step, one.figure) for one in again.recorder.of(CheckpointWritten)]
+    assert later == told[1:]
 
 
 def test_a_job_that_was_over_is_only_evaluated(tmp_path: Path) -> None:
