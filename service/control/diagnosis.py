@@ -27,6 +27,8 @@ CODES = frozenset(
         "representation_collapsed",
         "checkpoint_fallback",
         "checkpoint_failed",
+        "codes_not_kept",
+        "stopped_early",
     }
 )
 

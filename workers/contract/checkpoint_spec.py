@@ -6,11 +6,11 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from workers.contract.data_spec import DataSpec
-from workers.contract.recipe_words import RecipeMistake
+from workers.contract.recipe_words import STEPS_MAX, RecipeMistake
 from workers.contract.wire import Written
 
 KEEP_MAX = 1000  # a job's list stays one page; every one of them costs storage
-STEPS_MAX = 1_000_000_000  # more than any job makes: "never" within a stage
+SECONDS_MAX = 30 * 86_400.0  # longer than jobs last: "never" by the clock
 
 BetterIs = Literal["min", "max"]
 
@@ -42,6 +42,7 @@ class CheckpointPolicy(Written):
     """When to save besides stage ends and stops, and how many to keep."""
 
     every_steps: Annotated[int, Field(ge=1, le=STEPS_MAX)] = 200
+    every_seconds: Annotated[float, Field(gt=0.0, le=SECONDS_MAX)] | None = None  # beside those
     keep_last: Annotated[int, Field(ge=1, le=KEEP_MAX)] = 3
     best: BestSpec | None = None
 

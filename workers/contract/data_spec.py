@@ -16,6 +16,7 @@ class DigitsData(Written):
     """scikit-learn's 1,797 real 8 x 8 handwritten digits; it needs no download."""
 
     source: Literal["digits"]
+    image: bool = False  # (1, 8, 8) instead of a vector of 64
     test_fraction: Fraction = 0.2
     validation_fraction: Fraction = 0.0
     scale: Scale = "unit"

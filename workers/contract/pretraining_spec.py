@@ -9,6 +9,7 @@ from workers.contract.model_spec import MlpModel, ModelSpec
 from workers.contract.recipe_words import (
     LAYERS_MAX,
     BatchSize,
+    EarlyStop,
     Epochs,
     Fraction,
     NotNegative,
@@ -25,7 +26,11 @@ class _Pretraining(Written):
     layers: Annotated[int, Field(ge=1, le=LAYERS_MAX)] | None = None  # None: every hidden layer
     epochs: Epochs | tuple[Epochs, ...] = 40
     batch_size: BatchSize = 100
-    cache: Literal["memory", "none"] = "memory"
+    cache: Literal["memory", "disk", "none"] = "memory"
+    """Where the codes of the layers below are kept: on disk, retries and other jobs find them."""
+    early_stop: EarlyStop | None = None
+    data: DataSpec | None = None
+    """Samples without labels to learn from instead, of the same shape: their training part."""
 
     def epochs_of(self, layer: int) -> int:
         """The epochs of `layer`, counted from 0 at the input."""
@@ -95,6 +100,10 @@ def check_pretraining(
         raise RecipeMistake(
             "pretraining.layers",
             f"asks for {layers} layers, but the model has {model.num_layers} hidden ones",
+        )
+    if isinstance(pretraining, GreedySupervised) and pretraining.data is not None:
+        raise RecipeMistake(
+            "pretraining.data", "greedy_supervised learns from labels; remove it, or use another"
         )
     check_length("pretraining.epochs", pretraining.epochs, layers)
     if isinstance(pretraining, GreedySupervised):

@@ -14,7 +14,7 @@ from workers.contract.init_spec import InitSpec, init_of
 from workers.contract.model_spec import ModelSpec
 from workers.contract.pretraining_spec import PretrainingSpec, check_pretraining
 from workers.contract.recipe_words import Seed
-from workers.contract.training_spec import TrainingSpec
+from workers.contract.training_spec import TrainingSpec, check_training
 from workers.contract.wire import Written
 
 CODE_CHARS_MAX = 300
@@ -37,6 +37,7 @@ class Recipe(Written):
     def _parts_fit_together(self) -> Self:
         if self.pretraining is not None:
             check_pretraining(self.pretraining, self.model, self.data)
+        check_training(self.training, self.data)
         check_checkpoint(self.checkpoint, self.data)
         return self
 

@@ -5,9 +5,12 @@ from typing import Annotated
 
 from pydantic import Field
 
+from workers.contract.wire import Written
+
 LAYERS_MAX = 1000  # the deepest net that the tests train
 UNITS_MAX = 65_536  # one layer of this width squared is 16 GiB of float32 weights
 EPOCHS_MAX = 1_000_000
+STEPS_MAX = 1_000_000_000  # more than any job makes: "never" within a stage
 BATCH_SIZE_MAX = 1_000_000
 SEED_MAX = 2**32 - 1  # NumPy seeds are 32 bits wide
 
@@ -18,6 +21,18 @@ Epochs = Annotated[int, Field(ge=1, le=EPOCHS_MAX)]
 BatchSize = Annotated[int, Field(ge=1, le=BATCH_SIZE_MAX)]
 Units = Annotated[int, Field(ge=1, le=UNITS_MAX)]
 Seed = Annotated[int, Field(ge=0, le=SEED_MAX)]
+
+
+class EarlyStop(Written):
+    """End a stage when what it watches gets no better; every figure is one where less is better.
+
+    A stage of pretraining watches the mean loss of its epochs.
+    """
+
+    patience: Annotated[int, Field(ge=1, le=EPOCHS_MAX)]
+    """Looks in a row, none better than the best before, after which the stage ends."""
+    min_improvement: Fraction = 0.0
+    """The share of the best figure by which a better one must beat it."""
 
 
 class RecipeMistake(ValueError):

@@ -4,9 +4,12 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from workers.contract.data_spec import DataSpec
 from workers.contract.recipe_words import (
     EPOCHS_MAX,
+    STEPS_MAX,
     BatchSize,
+    EarlyStop,
     Epochs,
     Fraction,
     NotNegative,
@@ -113,6 +116,14 @@ class ScheduleSpec(Written):
         return self
 
 
+class ValidationStop(EarlyStop):
+    """Ends the training by what evaluations on the validation part find."""
+
+    figure: Literal["error", "loss"] = "error"  # in %; in nats
+    target: Annotated[float, Field(ge=0.0)] | None = None
+    """Good enough: the training ends at the first evaluation that is not above it."""
+
+
 class TrainingSpec(Written):
     """Gradient descent on the whole net; `batch_size` is global, over all workers."""
 
@@ -129,6 +140,9 @@ class TrainingSpec(Written):
     """The head trains alone at first; each time so many epochs are over, one layer more does, from
     the top down. 0: all train from the start."""
     clip_norm: Rate | None = None
+    early_stop: ValidationStop | None = None
+    evaluate_every_steps: Annotated[int, Field(ge=1, le=STEPS_MAX)] | None = None
+    """How often the net is evaluated on the validation part; None: at the end of each epoch."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     """What matrices are multiplied in; weights stay float32. fp16 scales the loss as it needs."""
     on_non_finite: Literal["fail", "skip"] = "fail"
@@ -153,3 +167,14 @@ class TrainingSpec(Written):
                 f"a batch of {self.batch_size} can't be split in {self.accumulate}; lower it",
             )
         return self
+
+
+def check_training(training: TrainingSpec, data: DataSpec) -> None:
+    """Refuse what watches a validation part that there is not."""
+    if data.validation_fraction > 0.0:
+        return
+    mending = "needs a validation part: set data.validation_fraction above 0"
+    if training.early_stop is not None:
+        raise RecipeMistake("training.early_stop", mending)
+    if training.evaluate_every_steps is not None:
+        raise RecipeMistake("training.evaluate_every_steps", mending)

@@ -1,52 +1,24 @@
-"""The data of a job as the loop uses it: scaled tensors in memory, divided into up to three parts.
+"""The data of a job as the loop uses it: scaled, and divided into up to three parts.
 
 Letters: N samples. A sample keeps its shape: (V,) for a vector, (C, H, W) for an image.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
 
 from workers.contract.data_spec import DigitsData, IdxData, NpzData, Scale
 from workers.contract.outcome import ConfigFailure
+from workers.data.part import Flat, InMemory, Part
 from workers.data.sources import CLASSES_MAX, Array, Places, read_source
 from workers.data.split import stratified
 
 Floats = npt.NDArray[np.float32]
 
-ROWS_AT_ONCE = 4096  # bounds the memory of a pass over all samples; 65,536 wide it is 1 GiB
 GREY_DIMENSIONS = 3  # (N, H, W)
-
-
-@dataclass(frozen=True)
-class Part:
-    """One part of the data."""
-
-    x_N: Tensor  # (N, ...) float32
-    y_N: Tensor  # int64
-
-    def __len__(self) -> int:
-        return len(self.y_N)
-
-    def rows(self, indices_B: Tensor, epoch: int) -> Tensor:
-        """Return some samples, (B, ...); `epoch` is for what changes them anew in each."""
-        return self.x_N.index_select(0, indices_B)
-
-    def labels(self, indices_B: Tensor) -> Tensor:
-        """Return their labels, (B,)."""
-        return self.y_N.index_select(0, indices_B)
-
-    def passes(self) -> Iterator[Tensor]:
-        """Yield all samples in order, some at a time, as they are: what a statistic looks at."""
-        yield from torch.split(self.x_N, ROWS_AT_ONCE)
-
-    def to(self, device: torch.device) -> "Part":
-        """Return the part on a device."""
-        return Part(self.x_N.to(device), self.y_N.to(device))
 
 
 @dataclass(frozen=True)
@@ -61,28 +33,22 @@ class Dataset:
     @property
     def shape(self) -> tuple[int, ...]:
         """Of one sample."""
-        return tuple(self.train.x_N.shape[1:])
+        return self.train.shape
 
     def flat(self) -> "Dataset":
         """Return the data with every sample as a vector."""
-
-        def vectors(part: Part) -> Part:
-            return Part(part.x_N.flatten(1), part.y_N)
-
-        return replace(
-            self,
-            train=vectors(self.train),
-            validation=self.validation and vectors(self.validation),
-            test=self.test and vectors(self.test),
-        )
+        return self if len(self.shape) == 1 else self._each(Flat)
 
     def to(self, device: torch.device) -> "Dataset":
         """Return the data on a device."""
-        return Dataset(
-            train=self.train.to(device),
-            validation=self.validation and self.validation.to(device),
-            test=self.test and self.test.to(device),
-            num_classes=self.num_classes,
+        return self._each(lambda part: part.to(device))
+
+    def _each(self, changed: Callable[[Part], Part]) -> "Dataset":
+        return replace(
+            self,
+            train=changed(self.train),
+            validation=None if self.validation is None else changed(self.validation),
+            test=None if self.test is None else changed(self.test),
         )
 
 
@@ -145,10 +111,10 @@ class _Scaling:
         low, high = x_N.min(), x_N.max()
         return cls(zero + low, one * (high - low) if high > low else one)
 
-    def part(self, x_N: Floats, y_N: Array) -> Part:
+    def part(self, x_N: Floats, y_N: Array) -> InMemory:
         """Scale features and make tensors of both."""
         scaled = np.ascontiguousarray((x_N - self.shift) / self.divisor, dtype=np.float32)
-        return Part(torch.from_numpy(scaled), torch.from_numpy(y_N))
+        return InMemory(torch.from_numpy(scaled), torch.from_numpy(y_N))
 
 
 def _features(x: Array, key: str) -> Floats:

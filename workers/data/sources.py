@@ -23,6 +23,7 @@ Array = npt.NDArray[Any]
 
 CLASSES_MAX = 65_536  # more is a mistaken label column; the head would eat the memory
 DIGITS_LEVELS = 16.0  # digits are counts of set pixels in 4 x 4 fields
+DIGITS_PIXELS = 8
 BYTE_LEVELS = 255.0
 IDX_DTYPES = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 
@@ -65,13 +66,13 @@ def read_source(spec: DigitsData | IdxData | NpzData, places: Places) -> Stored:
         StorageFailure: storage can't be read at all.
     """
     if isinstance(spec, DigitsData):
-        return _digits()
+        return _digits(spec.image)
     if isinstance(spec, IdxData):
         return _idx(places.url(spec.path))
     return _npz(places.url(spec.path), spec)
 
 
-def _digits() -> Stored:
+def _digits(as_images: bool) -> Stored:
     # The file that scikit-learn ships is read directly: importing sklearn.datasets takes longer
     # than a whole epoch, and the first optimizer step waits for it. A test holds the two equal.
     found = importlib.util.find_spec("sklearn")
@@ -80,7 +81,10 @@ def _digits() -> Stored:
         raise ConfigFailure("data.source: digits needs scikit-learn on the workers; install it")
     with gzip.open(file, "rt") as stream:
         table = np.loadtxt(stream, delimiter=",", dtype=np.float32)
-    return Stored(x=table[:, :-1], y=table[:, -1].astype(np.int64), largest=DIGITS_LEVELS)
+    x = table[:, :-1]
+    if as_images:
+        x = x.reshape(-1, DIGITS_PIXELS, DIGITS_PIXELS)
+    return Stored(x=x, y=table[:, -1].astype(np.int64), largest=DIGITS_LEVELS)
 
 
 def _idx(folder: str) -> Stored:

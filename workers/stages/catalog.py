@@ -8,6 +8,7 @@ from workers.contract.model_spec import MlpModel
 from workers.contract.outcome import ConfigFailure
 from workers.contract.pretraining_spec import DenoisingAutoencoder, GreedySupervised, Rbm
 from workers.contract.recipe import Recipe
+from workers.contract.recipe_words import EarlyStop
 from workers.contract.reports import StageKind
 from workers.contract.training_spec import Adam, OptimizerSpec, ScheduleSpec, Sgd
 from workers.data.seeds import derived_seed
@@ -48,6 +49,7 @@ class StagePlan:
     optimizer: OptimizerSpec
     schedule: ScheduleSpec = CONSTANT
     momentum_switch: MomentumSwitch | None = None
+    early_stop: EarlyStop | None = None
 
     @property
     def steps(self) -> int:
@@ -55,8 +57,16 @@ class StagePlan:
         return self.epochs * self.steps_per_epoch
 
 
-def plan_stages(recipe: Recipe, num_samples: int, world_size: int) -> tuple[StagePlan, ...]:
+def plan_stages(
+    recipe: Recipe, num_pretraining: int, num_samples: int, world_size: int
+) -> tuple[StagePlan, ...]:
     """Return the stages in order: one for each pretrained layer, then fine-tuning.
+
+    Args:
+        recipe: what the owner wrote.
+        num_pretraining: samples from which the layers learn.
+        num_samples: those from which the whole net does.
+        world_size: the number of ranks.
 
     Raises:
         ConfigFailure: a batch is larger than the training part, or smaller than the gang.
@@ -66,7 +76,9 @@ def plan_stages(recipe: Recipe, num_samples: int, world_size: int) -> tuple[Stag
     count = recipe.num_pretrained_layers + 1
     if pretraining is not None:
         place = "pretraining.batch_size"
-        steps_per_epoch = _steps_per_epoch(pretraining.batch_size, num_samples, world_size, place)
+        steps_per_epoch = _steps_per_epoch(
+            pretraining.batch_size, num_pretraining, world_size, place
+        )
         optimizer, switch = _optimizer(pretraining)
         digits = max(2, len(str(count - 1)))
         for layer in range(count - 1):
@@ -85,6 +97,7 @@ def plan_stages(recipe: Recipe, num_samples: int, world_size: int) -> tuple[Stag
                     first_sample=first_sample,
                     optimizer=optimizer,
                     momentum_switch=switch,
+                    early_stop=pretraining.early_stop,
                 )
             )
     first_step, first_sample = _end(plans)
@@ -104,6 +117,7 @@ def plan_stages(recipe: Recipe, num_samples: int, world_size: int) -> tuple[Stag
             first_sample=first_sample,
             optimizer=training.optimizer,
             schedule=training.schedule,
+            early_stop=training.early_stop,
         )
     )
     return tuple(plans)

@@ -1,80 +1,107 @@
 """What one stage hands to the next: the training part as the layers trained so far encode it.
 
 The prefix below a stage is frozen and in eval mode, so its codes never change while it lasts. Kept
-in memory they cost one layer's forward pass per stage; not kept, every batch goes through the whole
-prefix again, which at depth 9 doubles the time of a stage. Letters: N samples of the training
-part, B of a batch, V inputs of the stage's layer, H its outputs.
+in memory or on disk they cost one layer's forward pass per stage; not kept, every batch goes
+through the whole prefix again, which at depth 9 doubles the time of a stage. Samples that change in
+each epoch have no codes that could be kept. Letters: N samples of the training part, B of a batch,
+V inputs of the stage's layer, H its outputs.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, assert_never
 
 import torch
 from torch import Tensor, nn
 
-ROWS_AT_ONCE = 4096  # bounds the memory of a pass over all samples; 65,536 wide it is 1 GiB
+from workers.data.part import Part, rows_at_once
+from workers.stages.kept_codes import digest_above, kept_on_disk
+
+Cache = Literal["memory", "disk", "none"]
+
 PROBABILITY_MIN = 0.01  # a unit that is never on starts at logit -4.6, from where it can come back
-
-
-class Samples(Protocol):
-    """The training part, wherever it lies; see `workers.data.dataset.Part`."""
-
-    def __len__(self) -> int: ...
-
-    def rows(self, indices_B: Tensor, epoch: int) -> Tensor:
-        """Return some samples, (B, ...)."""
-
-    def passes(self) -> Iterator[Tensor]:
-        """Yield all samples in order, some at a time."""
 
 
 @dataclass(frozen=True)
 class Codes:
-    """Codes of all samples, kept in memory."""
+    """Codes of all samples, kept; the same in every epoch."""
 
-    x_NV: Tensor
+    x_NV: Tensor  # on the device, or mapped from the node's disk
+    device: torch.device
+    digest: str | None = None  # where they are on disk
 
-    def __len__(self) -> int:
-        return len(self.x_NV)
-
-    def rows(self, indices_B: Tensor, epoch: int) -> Tensor:
-        """Return some of them, (B, V); they are the same in every epoch."""
-        return self.x_NV.index_select(0, indices_B)
+    def rows(self, indices_B: Tensor) -> Tensor:
+        """Return some of them, (B, V)."""
+        return self.x_NV.index_select(0, indices_B.to(self.x_NV.device)).to(self.device)
 
     def passes(self) -> Iterator[Tensor]:
         """Yield all in order."""
-        yield from torch.split(self.x_NV, ROWS_AT_ONCE)
+        for x_BV in torch.split(self.x_NV, rows_at_once(self.x_NV.shape[1:])):
+            yield x_BV.to(self.device)
 
 
 class Inputs:
-    """What a stage's layer sees, for every sample; `prefix` is what is still to be computed."""
+    """What a stage's layer sees, for every sample of a part of the data.
 
-    def __init__(self, samples: Samples, prefix: Sequence[nn.Module] = ()) -> None:
-        self._samples = samples
+    Args:
+        part: the samples.
+        kept: their codes as far as they are kept; None: the samples themselves.
+        prefix: layers that are still to be gone through, each time anew.
+    """
+
+    def __init__(
+        self, part: Part, kept: Codes | None = None, prefix: Sequence[nn.Module] = ()
+    ) -> None:
+        self.part = part
+        self._kept = kept
         self._prefix = tuple(prefix)
+
+    def expect(self, batches: Iterator[Tensor], epoch: int) -> None:
+        """Tell the part which batches come next, if they are read from there."""
+        if self._kept is None:
+            self.part.expect(batches, epoch)
 
     def rows(self, indices_B: Tensor, epoch: int) -> Tensor:
         """Return the inputs of some samples in this epoch, (B, V)."""
-        x_BV = self._samples.rows(indices_B, epoch)
+        kept = self._kept
+        x_BV = self.part.rows(indices_B, epoch) if kept is None else kept.rows(indices_B)
         return encoded(x_BV, self._prefix) if self._prefix else x_BV
 
     def passes(self) -> Iterator[Tensor]:
         """Yield the inputs of all samples in order, some rows at a time."""
-        for x_BV in self._samples.passes():
+        for x_BV in self.part.passes() if self._kept is None else self._kept.passes():
             yield encoded(x_BV, self._prefix) if self._prefix else x_BV
 
-    def above(self, layer: nn.Module, keep: bool) -> "Inputs":
-        """Return the inputs of the layer above `layer`, kept in memory or not."""
-        if not keep:
-            return Inputs(self._samples, (*self._prefix, layer))
-        return Inputs(Codes(torch.cat([encoded(x_BV, [layer]) for x_BV in self.passes()])))
+    def above(self, layer: nn.Module, cache: Cache) -> "Inputs":
+        """Return the inputs of the layer above `layer`, kept or not.
+
+        Raises:
+            OSError: the node's disk is full, or can't be written.
+        """
+        device = next(layer.parameters(), torch.empty(0)).device
+        codes = (encoded(x_BV, [layer]) for x_BV in self.passes())
+        match cache:
+            case "none":
+                return Inputs(self.part, self._kept, (*self._prefix, layer))
+            case "memory":
+                return Inputs(self.part, Codes(torch.cat(list(codes)), device))
+            case "disk":
+                digest = digest_above(self._digest(), [layer])
+                x_NH = kept_on_disk(digest, len(self.part), codes, device)
+                return Inputs(self.part, Codes(x_NH, device, digest))
+            case unknown:
+                assert_never(unknown)
+
+    def _digest(self) -> str:
+        kept = self._kept
+        below = self.part.digest() if kept is None or kept.digest is None else kept.digest
+        return digest_above(below, self._prefix)
 
     def mean(self) -> Tensor:
         """Return the mean over samples, (V,)."""
         total_V = sum(x_BV.sum(0, dtype=torch.float64) for x_BV in self.passes())
         assert isinstance(total_V, Tensor)
-        return (total_V / len(self._samples)).float()
+        return (total_V / len(self.part)).float()
 
     def spread(self) -> float:
         """Return the standard deviation over samples, mean over the V units.
@@ -87,7 +114,7 @@ class Inputs:
             (x_BV - mean_V).square().sum(0, dtype=torch.float64) for x_BV in self.passes()
         )
         assert isinstance(squares_V, Tensor)
-        return float((squares_V / len(self._samples)).sqrt().mean())
+        return float((squares_V / len(self.part)).sqrt().mean())
 
     def limits(self) -> tuple[float, float]:
         """Return the least and the greatest input."""

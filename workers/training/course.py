@@ -7,6 +7,7 @@ from workers.contract.launch import LaunchSpec
 from workers.contract.recipe import Recipe
 from workers.contract.reports import FactBody
 from workers.data.dataset import Dataset
+from workers.data.part import Part
 from workers.models.layered import Layered
 from workers.parallel.mesh import Seat
 from workers.stages.catalog import StagePlan
@@ -21,6 +22,7 @@ class Course:
     seat: Seat
     listener: Listener
     data: Dataset  # on the rank's device
+    pretraining_part: Part  # what layers learn from before: that of the data, or of its own
     net: Layered  # trained in place
     plans: tuple[StagePlan, ...]
     saves: BackgroundSaves

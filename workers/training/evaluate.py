@@ -6,13 +6,13 @@ Letters: B samples at once, K classes.
 import torch
 from torch.nn.functional import cross_entropy
 
-from workers.data.dataset import Part
 from workers.data.order import rank_part
+from workers.data.part import Part, rows_at_once
 from workers.models.layered import Layered
 from workers.parallel.collectives import settle_buffers, summed
 from workers.parallel.mesh import Seat
 
-ROWS_AT_ONCE = 4096  # bounds the memory of the activations
+EPOCH = 0  # what is evaluated looks the same in all
 
 
 @torch.no_grad()
@@ -23,10 +23,16 @@ def evaluate(net: Layered, part: Part, seat: Seat) -> dict[str, float]:
     mine = rank_part(len(part), seat.rank, seat.world_size)
     sums = torch.zeros(2, dtype=torch.float64, device=seat.device)  # wrong answers, nats
     # As many passes on each rank, be the last one empty: a net in shards is put together by all.
-    for start in range(mine.start, mine.start + -(-len(part) // seat.world_size), ROWS_AT_ONCE):
-        rows = slice(start, min(start + ROWS_AT_ONCE, mine.stop))
-        y_B = part.y_N[rows]
-        logits_BK = net(part.x_N[rows])
+    at_once = rows_at_once(part.shape)
+    starts = range(mine.start, mine.start + -(-len(part) // seat.world_size), at_once)
+    batches = [
+        torch.arange(start, max(start, min(start + at_once, mine.stop)), device=seat.device)
+        for start in starts
+    ]
+    part.expect(iter(batches), EPOCH)
+    for rows_B in batches:
+        y_B = part.labels(rows_B)
+        logits_BK = net(part.rows(rows_B, EPOCH))
         sums[0] += (logits_BK.argmax(1) != y_B).sum()
         sums[1] += cross_entropy(logits_BK, y_B, reduction="sum")
     net.train()

@@ -9,7 +9,7 @@ import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -19,7 +19,6 @@ from workers.checkpoint.background import LAST_SECONDS
 from workers.checkpoint.reader import Loaded, load, newest_whole, peek_state
 from workers.checkpoint.weights import NET
 from workers.checkpoint.writer import SavePoint
-from workers.contract.checkpoint_spec import BestSpec
 from workers.contract.manifest import CheckpointDamaged
 from workers.contract.outcome import ConfigFailure, NonFiniteFailure, StorageFailure
 from workers.contract.reports import CheckpointRef, CheckpointWritten, Noticed
@@ -29,54 +28,11 @@ from workers.stages.objective import Objective
 from workers.training.ancestor import begin_from
 from workers.training.course import Course
 from workers.training.optimizer import Optimizer
+from workers.training.position import Position
 from workers.training.tally import Tally
 
 STATE_VERSION = 1
 FAILED_SAVES_MAX = 3  # in a row: no hiccup any more, and the work at stake grows with each
-
-
-@dataclass(frozen=True)
-class Position:
-    """Where the training is, and what it found out on the way."""
-
-    stage_index: int = 0
-    stage_step: int = 0  # optimizer steps done in the stage
-    is_stage_over: bool = False
-    seconds: float = 0.0  # training time of the stage, over attempts
-    epoch_loss_sum: float = 0.0  # of the epoch so far, mean over ranks
-    loss_first: float | None = None  # mean loss of the stage's first epoch, once it is over
-    loss_last: float | None = None  # mean loss of its last whole epoch
-    validation: dict[str, float] = field(default_factory=dict)  # of the last evaluation
-    best_validation_error: float | None = None  # in %
-    evaluated_step: int | None = None  # optimizer steps of the whole job at the last evaluation
-    best_step: int | None = None  # the same, at the best one, where `checkpoint.best` asks for it
-    best_figure: float | None = None  # what was measured there
-    noticed: tuple[str, ...] = ()  # codes that the stage has told; each is told once
-
-    def next_stage(self) -> "Position":
-        """Return the beginning of the next stage."""
-        return Position(
-            stage_index=self.stage_index + 1,
-            validation=self.validation,
-            best_validation_error=self.best_validation_error,
-            evaluated_step=self.evaluated_step,
-            best_step=self.best_step,
-            best_figure=self.best_figure,
-        )
-
-    def evaluated(self, step: int, metrics: dict[str, float], best: BestSpec | None) -> "Position":
-        """Return the position after an evaluation on the validation part."""
-        error = metrics["error"]
-        lowest = error if self.best_validation_error is None else self.best_validation_error
-        after = replace(
-            self,
-            validation=metrics,
-            best_validation_error=min(lowest, error),
-            evaluated_step=step,
-        )
-        if best is None or not best.is_better(metrics[best.figure], self.best_figure):
-            return after
-        return replace(after, best_step=step, best_figure=metrics[best.figure])
 
 
 @dataclass(frozen=True)
@@ -89,7 +45,7 @@ class Trained:
 
 
 def is_due(course: Course, plan: StagePlan, position: Position) -> bool:
-    """Whether a checkpoint is to be saved at this step, be it no end of a stage."""
+    """Whether a checkpoint is to be saved at this step, whatever the time and the stage say."""
     step = plan.first_step + position.stage_step
     return step % course.recipe.checkpoint.every_steps == 0 or step == position.best_step
 

@@ -14,18 +14,19 @@ import torch
 from torch import Tensor
 
 from workers.contract.outcome import StopReason
-from workers.contract.reports import Evaluated
-from workers.data.order import epoch_order, rank_part
+from workers.contract.reports import Evaluated, Noticed
+from workers.data.order import rank_part
 from workers.parallel.replicas import Replicas
 from workers.parallel.sharding import is_sharded
-from workers.parallel.signals import Signals
+from workers.parallel.signals import Agreed, Signals
 from workers.stages.catalog import StagePlan
 from workers.stages.handover import Inputs
 from workers.training.course import Course
 from workers.training.diagnostics import Diagnostics, Look
 from workers.training.evaluate import evaluate
 from workers.training.guard import VOID_IN_A_ROW_MAX
-from workers.training.keep import Position, Trained, before_update, is_due, non_finite, save
+from workers.training.keep import Trained, before_update, is_due, non_finite, save
+from workers.training.position import Position
 from workers.training.progress import ProgressClock
 from workers.training.schedule import lr_at, momentum_at
 
@@ -59,8 +60,9 @@ class StageLoop:
         self._guard = trained.optimizer.guard
         self._skips = is_finetuned and course.recipe.training.on_non_finite == "skip"
         self._clock = ProgressClock(course, plan)
-        self._order = torch.empty(0)
-        self._order_epoch = -1
+        self._saved_at = time.perf_counter()
+        self._batches_SB = torch.empty(0, 0)
+        self._batches_epoch = -1
         self._diagnostics: Diagnostics | None = None
         if is_finetuned and seat.is_first and not is_sharded(objective):
             self._diagnostics = Diagnostics(course.net)
@@ -75,32 +77,47 @@ class StageLoop:
         """
         self._course.listener.phase("train")
         begun_at, seconds_before = time.perf_counter(), self.position.seconds
+        is_over = False
         stop: StopReason | None = None
-        while self.position.stage_step < self._plan.steps and stop is None:
-            stop, is_report_due = self._step()
-            stage_step = self.position.stage_step
-            self._course.listener.advance(self._plan.first_step + stage_step)
-            is_over = stage_step == self._plan.steps
-            if stage_step % self._plan.steps_per_epoch == 0:
-                self._close_epoch()
+        while not is_over and stop is None:
+            agreed = self._step()
+            stop = agreed.stop
+            self._course.listener.advance(self._plan.first_step + self.position.stage_step)
+            self._look_back()
+            is_over = self._is_over()
             if is_over:
                 self._trained.optimizer.settle()
-            if is_report_due or is_over or stop is not None:
+            if agreed.is_report_due or is_over or stop is not None:
                 self._report()
-            is_save_due = is_due(self._course, self._plan, self.position)
+            is_save_due = agreed.is_save_due or is_due(self._course, self._plan, self.position)
             if is_save_due or is_over or stop is not None:
                 seconds = seconds_before + time.perf_counter() - begun_at
                 self.position = replace(self.position, seconds=seconds, is_stage_over=is_over)
                 save(self._course, self._plan, self._trained, self.position)
+                self._saved_at = time.perf_counter()
         self._replicas.release()
         return stop
 
-    def _step(self) -> tuple[StopReason | None, bool]:
+    def _is_over(self) -> bool:
+        """Whether the stage is: by its steps, or because it got no better; on all ranks alike."""
+        position, early_stop = self.position, self._plan.early_stop
+        if position.stage_step == self._plan.steps:
+            return True
+        if early_stop is None or not position.has_settled(early_stop):
+            return False
+        looks = f"{position.num_no_better} looks in a row found nothing better"
+        why = looks if position.num_no_better >= early_stop.patience else "the target is reached"
+        sentence = f"{self._plan.name} ended after {position.stage_step} steps: {why}."
+        self._course.tell(Noticed(code="stopped_early", sentence=sentence))
+        return True
+
+    def _step(self) -> Agreed:
         """Do one optimizer step; return what the ranks agreed on beside it."""
         plan, stage_step = self._plan, self.position.stage_step
         epoch = stage_step // plan.steps_per_epoch
         order = self._course.listener.stop_order()
-        self._signals.raise_marks(order.reason if order else None, self._clock.is_due())
+        reason = order.reason if order else None
+        self._signals.raise_marks(reason, self._clock.is_due(), self._is_save_due())
         started_at = time.perf_counter()
         x_BV, y_B = self._batch(epoch, stage_step % plan.steps_per_epoch)
         data_wait_seconds = time.perf_counter() - started_at
@@ -121,14 +138,35 @@ class StageLoop:
 
     def _batch(self, epoch: int, step_of_epoch: int) -> tuple[Tensor, Tensor]:
         """This rank's part of a global batch."""
-        data, device = self._course.data.train, self._course.seat.device
-        if epoch != self._order_epoch:
-            seed, index = self._course.recipe.seed, self._plan.index
-            self._order = epoch_order(len(data), seed, index, epoch).to(device)
-            self._order_epoch = epoch
-        start = step_of_epoch * self._plan.batch_size
-        rows_B = self._order[start + self._part.start : start + self._part.stop]
-        return self._inputs.rows(rows_B, epoch), data.labels(rows_B)
+        if epoch != self._batches_epoch:
+            self._batches_SB, self._batches_epoch = self._batches_of(epoch), epoch
+            coming = (self._batches_SB[k] for k in range(step_of_epoch, len(self._batches_SB)))
+            self._inputs.expect(coming, epoch)
+        rows_B = self._batches_SB[step_of_epoch]
+        return self._inputs.rows(rows_B, epoch), self._inputs.part.labels(rows_B)
+
+    def _batches_of(self, epoch: int) -> Tensor:
+        """This rank's parts of all global batches of an epoch, (S steps, B)."""
+        plan, part = self._plan, self._part
+        order_N = self._inputs.part.order(self._course.recipe.seed, plan.index, epoch)
+        whole = order_N[: plan.steps_per_epoch * plan.batch_size].view(-1, plan.batch_size)
+        return whole[:, part.start : part.stop]
+
+    def _is_save_due(self) -> bool:
+        """Whether this rank's clock wants a checkpoint; only rank 0's ever does."""
+        every = self._course.recipe.checkpoint.every_seconds
+        if every is None or not self._course.seat.is_first:
+            return False
+        return time.perf_counter() - self._saved_at >= every
+
+    def _look_back(self) -> None:
+        """Close the epoch, and evaluate, where it is time for either."""
+        plan, stage_step = self._plan, self.position.stage_step
+        if stage_step % plan.steps_per_epoch == 0:
+            self._close_epoch()
+        every = self._course.recipe.training.evaluate_every_steps or plan.steps_per_epoch
+        if plan.layer is None and stage_step % every == 0:
+            self._evaluate()
 
     def _close_epoch(self) -> None:
         loss = self._trained.tally.close_epoch(self._plan.steps_per_epoch)
@@ -139,8 +177,13 @@ class StageLoop:
             loss_first=loss if is_first else self.position.loss_first,
             loss_last=loss,
         )
+        early_stop = self._plan.early_stop
+        if self._plan.layer is not None and early_stop is not None:
+            self.position = self.position.watched(loss, early_stop.min_improvement)
+
+    def _evaluate(self) -> None:
         validation = self._course.data.validation
-        if self._plan.layer is not None or validation is None:
+        if validation is None:
             return
         self._course.listener.phase("evaluate")
         with self._trained.optimizer.averaged():
@@ -148,6 +191,10 @@ class StageLoop:
         step = self._plan.first_step + self.position.stage_step
         best = self._course.recipe.checkpoint.best
         self.position = self.position.evaluated(step, metrics, best)
+        early_stop = self._course.recipe.training.early_stop
+        if early_stop is not None:
+            figure = metrics[early_stop.figure]
+            self.position = self.position.watched(figure, early_stop.min_improvement)
         self._course.tell(
             Evaluated(stage_index=self._plan.index, step=step, split="validation", metrics=metrics)
         )

@@ -183,6 +183,21 @@ MISTAKES: list[tuple[str, str, list[tuple[str, Any]]]] = [
     ("at_epochs", "rising", [_schedule(name="step", at_epochs=[4, 2])]),
     ("final_fraction", "only cosine", [_schedule(name="constant", final_fraction=0.1)]),
     (
+        "training.early_stop",
+        "validation part",
+        [("data.validation_fraction", 0.0), ("training.early_stop", {"patience": 3})],
+    ),
+    (
+        "training.evaluate_every_steps",
+        "validation part",
+        [("data.validation_fraction", 0.0), ("training.evaluate_every_steps", 5)],
+    ),
+    (
+        "pretraining.data",
+        "learns from labels",
+        [("pretraining", {"method": "greedy_supervised", "data": {"source": "digits"}})],
+    ),
+    (
         "accumulate",
         "a batch of 8",
         [("training.batch_size", 8), ("training.accumulate", 9)],

@@ -7,7 +7,7 @@ from workers.contract.outcome import StopReason
 from workers.parallel.collectives import from_first, summed
 from workers.parallel.mesh import Seat
 from workers.parallel.replicas import Replicas
-from workers.parallel.signals import Signals
+from workers.parallel.signals import Agreed, Signals
 
 ALONE = Seat(0, 1, torch.device("cpu"))
 
@@ -38,13 +38,13 @@ def test_gradients_are_fresh_at_every_step() -> None:
 
 def test_the_sum_of_all_marks_says_why_to_stop() -> None:
     mine, other = Signals(), Signals()
-    mine.raise_marks(None, report=True)
-    other.raise_marks(StopReason.TIME_LIMIT, report=False)
-    assert mine.read() == (None, True)
+    mine.raise_marks(None, report=True, save=False)
+    other.raise_marks(StopReason.TIME_LIMIT, report=False, save=True)
+    assert mine.read() == Agreed(None, is_report_due=True, is_save_due=False)
     mine.marks += other.marks
-    assert mine.read() == (StopReason.TIME_LIMIT, True)
-    mine.raise_marks(None, report=False)
-    assert mine.read() == (None, False)
+    assert mine.read() == Agreed(StopReason.TIME_LIMIT, is_report_due=True, is_save_due=True)
+    mine.raise_marks(None, report=False, save=False)
+    assert mine.read() == Agreed(None, is_report_due=False, is_save_due=False)
 
 
 def test_a_sum_over_ranks_leaves_its_argument_as_it_is() -> None:

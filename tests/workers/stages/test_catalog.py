@@ -22,11 +22,12 @@ def test_stages_follow_each_other_and_drop_the_last_partial_batch() -> None:
             pretraining={"method": "greedy_supervised", "layers": 2, "epochs": [3, 1]},
             training={"epochs": 2, "batch_size": 500},
         ),
-        num_samples=1437,
+        num_pretraining=1437,
+        num_samples=900,
         world_size=2,
     )
     assert [plan.name for plan in plans] == ["pretrain-01", "pretrain-02", "finetune"]
-    assert [plan.steps for plan in plans] == [42, 14, 4]
+    assert [plan.steps for plan in plans] == [42, 14, 2]
     assert [plan.first_step for plan in plans] == [0, 42, 56]
     assert [plan.first_sample for plan in plans] == [0, 4200, 5600]
     assert [plan.layer for plan in plans] == [0, 1, None]
@@ -38,7 +39,7 @@ def test_an_rbm_switches_its_momentum_and_decays_by_itself() -> None:
         model={"kind": "mlp", "hidden": [9], "activation": "sigmoid"},
         pretraining={"method": "rbm"},
     )
-    plan = plan_stages(recipe, 1437, 1)[0]
+    plan = plan_stages(recipe, 1437, 1437, 1)[0]
     assert plan.optimizer == Sgd(name="sgd", lr=0.1, momentum=0.5)
     assert plan.momentum_switch == MomentumSwitch(5, 0.9)
 
@@ -49,4 +50,4 @@ def test_an_rbm_switches_its_momentum_and_decays_by_itself() -> None:
 def test_a_batch_that_can_not_be_is_refused(batch_size: int, sentence: str) -> None:
     recipe = _recipe(training={"batch_size": batch_size})
     with pytest.raises(ConfigFailure, match=rf"training\.batch_size: .*{sentence}"):
-        plan_stages(recipe, 1437, world_size=4)
+        plan_stages(recipe, 1437, 1437, world_size=4)

@@ -12,7 +12,7 @@ from workers.models.layered import seeded
 from workers.models.mlp import DenseLayer
 from workers.stages.denoising import Denoising
 from workers.stages.greedy import GreedyLayer
-from workers.stages.handover import Codes, Inputs, bias_of_mean
+from workers.stages.handover import bias_of_mean
 from workers.stages.rbm import RestrictedBoltzmannMachine
 
 MODEL = MlpModel(kind="mlp", hidden=(5,), activation="sigmoid", init="xavier")
@@ -120,22 +120,6 @@ def test_the_greedy_layer_learns_labels_under_a_head_that_is_not_the_nets() -> N
     expected = nn.functional.cross_entropy(logits, LABELS)
     torch.testing.assert_close(stage.loss(x, LABELS), expected)
     assert set(stage.own_tensors()) == {"weight", "bias"}
-
-
-def test_kept_features_are_those_that_are_computed_anew() -> None:
-    model = MlpModel(kind="mlp", hidden=(5, 4), normalization="batch", dropout=0.5)
-    layers = [DenseLayer(model, V, 5, seeded(0)), DenseLayer(model, 5, 4, seeded(1))]
-    x, rows = torch.randn(50, V), torch.tensor([3, 1, 41])
-    for layer in layers:  # in training mode, as a stage leaves them
-        layer.train()
-    kept = Inputs(Codes(x)).above(layers[0], keep=True).above(layers[1], keep=True)
-    anew = Inputs(Codes(x)).above(layers[0], keep=False).above(layers[1], keep=False)
-    torch.testing.assert_close(kept.rows(rows, 0), anew.rows(rows, 0))
-    torch.testing.assert_close(kept.mean(), anew.mean())
-    codes = layers[1].eval()(layers[0].eval()(x))
-    assert kept.spread() == pytest.approx(float(codes.std(0, correction=0).mean()), rel=1e-4)
-    assert kept.limits() == (float(codes.min()), float(codes.max()))
-    assert not kept.rows(rows, 0).requires_grad
 
 
 def test_a_decoder_that_knows_nothing_else_gives_the_mean() -> None:

@@ -27,7 +27,7 @@ def _plan(**schedule: Any) -> StagePlan:
             },
         }
     )
-    return plan_stages(recipe, 1000, 1)[0]
+    return plan_stages(recipe, 1000, 1000, 1)[0]
 
 
 def _rates(**schedule: Any) -> list[float]:
@@ -91,5 +91,5 @@ def test_the_momentum_switches_at_its_epoch() -> None:
             "pretraining": {"method": "rbm", "momentum_switch_epoch": 3},
         }
     )
-    plan = plan_stages(recipe, 1000, 1)[0]
+    plan = plan_stages(recipe, 1000, 1000, 1)[0]
     assert [momentum_at(plan, epoch) for epoch in (0, 2, 3, 9)] == [0.5, 0.5, 0.9, 0.9]

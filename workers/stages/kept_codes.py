@@ -1,0 +1,93 @@
+"""Keeps the codes of all samples on the node's disk, under a name that says what they are.
+
+The name is a hash of the data and of the weights that encoded it, so retries find them again, and
+so do other jobs that begin with the same layers. A file that is there is whole: it was moved into
+place. Letters: N samples, V inputs of a stage's layer.
+"""
+
+import hashlib
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from workers.data.node_folder import alone, evict, node_folder, publish, touch
+
+CODES_BYTES_MAX = 50 * 2**30  # of a node; what was used longest ago goes first
+SUFFIX = ".npy"
+
+
+def digest_above(digest: str, layers: Sequence[nn.Module]) -> str:
+    """Return the hash of what layers make of the samples with this hash."""
+    hashed = hashlib.sha256(digest.encode())
+    for layer in layers:
+        hashed.update(repr(layer).encode())
+        for name, tensor in layer.state_dict().items():
+            hashed.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            hashed.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return hashed.hexdigest()
+
+
+def kept_on_disk(
+    digest: str, num_samples: int, codes: Iterator[Tensor], device: torch.device
+) -> Tensor:
+    """Return codes, (N, V), mapped from the node's disk; computed only where they are not there.
+
+    Args:
+        digest: names them.
+        num_samples: N.
+        codes: computes them, some rows at a time; not touched if they are found.
+        device: decides what "the same" means: another kind of device rounds otherwise.
+
+    Raises:
+        OSError: the disk is full, or can't be written.
+    """
+    folder = node_folder("codes")
+    name = f"{digest}-{device.type}{SUFFIX}"
+    path = folder / name
+    with alone(folder, name):
+        found = _mapped(path)
+        if found is None:
+            _write(path, num_samples, codes)
+            evict(folder, SUFFIX, CODES_BYTES_MAX, frozenset({path}))
+            found = _mapped(path)
+    touch(path)
+    assert found is not None, "it was just written, under the lock"
+    return found
+
+
+def _mapped(path: Path) -> Tensor | None:
+    try:
+        # Copy on write: torch takes no read-only memory, and nothing writes to it.
+        return torch.from_numpy(np.load(path, mmap_mode="c", allow_pickle=False))
+    except (FileNotFoundError, ValueError, EOFError):
+        return None
+
+
+def _write(path: Path, num_samples: int, codes: Iterator[Tensor]) -> None:
+    unfinished = path.with_name(f"{path.name}.{os.getpid()}")
+    into: np.memmap[tuple[int, ...], np.dtype[np.float32]] | None = None
+    start = 0
+    try:
+        for x_BV in codes:
+            if into is None:
+                shape = (num_samples, *x_BV.shape[1:])
+                into = np.lib.format.open_memmap(unfinished, "w+", np.float32, shape)
+                # A map of a full disk ends its process at the first touch: ask for the room first.
+                _reserve(unfinished)
+            into[start : start + len(x_BV)] = x_BV.cpu().numpy()
+            start += len(x_BV)
+        assert into is not None, "a training part has samples"
+        into.flush()
+        del into
+        publish(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def _reserve(path: Path) -> None:
+    with path.open("r+b") as stream:
+        os.posix_fallocate(stream.fileno(), 0, os.fstat(stream.fileno()).st_size)
