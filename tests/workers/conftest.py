@@ -1,5 +1,6 @@
-"""One Ray for all the tests that need a real one."""
+"""One Ray for all the tests that need a real one, and floats as others expect them."""
 
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -28,3 +29,11 @@ def house(ray_house: RayHouse) -> Iterator[RayHouse]:
     """The house with nothing in it, before and after."""
     yield ray_house
     ray_house.tidy()
+
+
+@pytest.fixture(autouse=True)
+def _floats_stay_whole() -> Iterator[None]:
+    """Training flushes denormal numbers in its process; here that is the process of all tests."""
+    yield
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_flush_denormal(False)
