@@ -28,6 +28,7 @@ CODES = frozenset(
         "checkpoint_fallback",
         "checkpoint_failed",
         "codes_not_kept",
+        "rolled_back",
         "stopped_early",
     }
 )

@@ -145,9 +145,10 @@ class TrainingSpec(Written):
     """How often the net is evaluated on the validation part; None: at the end of each epoch."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     """What matrices are multiplied in; weights stay float32. fp16 scales the loss as it needs."""
-    on_non_finite: Literal["fail", "skip"] = "fail"
-    """What to do with a step whose gradient is not finite: fail, or leave it out and count it; a
-    hundred of them in a row fail either way."""
+    on_non_finite: Literal["fail", "skip", "rollback"] = "fail"
+    """What to do with a step whose gradient is not finite: fail; leave it out and count it (a
+    hundred of them in a row fail); or go back to the stage's last checkpoint and pass over the
+    batches that led there, five times at the most."""
     ema: Fraction | None = None
     """Decay of a running mean of the weights: it is what is evaluated, and what the net is at the
     end of the training."""

@@ -1,11 +1,11 @@
 """What stays the same for the whole attempt: the job, this rank's place, the net, the data."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from workers.checkpoint.background import BackgroundSaves
 from workers.contract.launch import LaunchSpec
 from workers.contract.recipe import Recipe
-from workers.contract.reports import FactBody
+from workers.contract.reports import CheckpointRef, FactBody
 from workers.data.dataset import Dataset
 from workers.data.part import Part
 from workers.models.layered import Layered
@@ -26,6 +26,7 @@ class Course:
     net: Layered  # trained in place
     plans: tuple[StagePlan, ...]
     saves: BackgroundSaves
+    written: list[CheckpointRef] = field(default_factory=list)  # so far, by rank 0
 
     @property
     def recipe(self) -> Recipe:

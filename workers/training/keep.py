@@ -23,6 +23,7 @@ from workers.contract.manifest import CheckpointDamaged
 from workers.contract.outcome import ConfigFailure, NonFiniteFailure, StorageFailure
 from workers.contract.reports import CheckpointRef, CheckpointWritten, Noticed
 from workers.parallel.collectives import from_first, settle_buffers
+from workers.parallel.sharding import whole
 from workers.stages.catalog import StagePlan
 from workers.stages.objective import Objective
 from workers.training.ancestor import begin_from
@@ -65,7 +66,7 @@ def save(course: Course, plan: StagePlan, trained: Trained, position: Position) 
     begun_at = time.perf_counter()
     settle_buffers(course.net.buffers(), course.seat)
     weights = [parameter.detach() for parameter in trained.objective.parameters()]
-    if not math.isfinite(float(sum(torch._foreach_norm(weights)))):
+    if not math.isfinite(float(whole(torch.nn.utils.get_total_norm(weights)))):
         raise non_finite(plan, position.stage_step)
     position = replace(position, epoch_loss_sum=trained.tally.epoch_sum())
     step = plan.first_step + position.stage_step
@@ -134,6 +135,7 @@ def _figure(course: Course, position: Position, step: int) -> float | None:
 
 def _tell(course: Course, written: CheckpointWritten | None) -> None:
     if written is not None:
+        course.written.append(written.ref)
         course.tell(written)
 
 
@@ -157,6 +159,23 @@ def find(course: Course) -> tuple[CheckpointRef | None, Position]:
             begin_from(course, course.recipe.init_from)
         return None, Position()
     return ref, _position(state)
+
+
+def newest_of_stage(course: Course, plan: StagePlan) -> tuple[CheckpointRef | None, Position]:
+    """Return the newest whole checkpoint of a stage, and where it stands; collective.
+
+    None where there is none. A save that is under way is waited for.
+    """
+    _conclude(course, is_last=False)
+    storage_url = course.launch.storage_url
+
+    def ask() -> tuple[CheckpointRef | None, dict[str, Any]]:
+        refs = [*reversed(course.written), *course.launch.resume]
+        found, _ = newest_whole(storage_url, [ref for ref in refs if ref.stage_index == plan.index])
+        return found, peek_state(storage_url, found) if found is not None else {}
+
+    ref, state = from_first(ask, course.seat)
+    return (None, Position()) if ref is None else (ref, _position(state))
 
 
 def restore_net(course: Course, ref: CheckpointRef) -> None:

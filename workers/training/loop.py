@@ -68,6 +68,10 @@ class StageLoop:
             self._diagnostics = Diagnostics(course.net)
         self._metrics: dict[str, float] = {}  # of the last look, until they are told
 
+    def go_on_at(self, position: Position) -> None:
+        """Move to another place of the stage, whose state has been restored."""
+        self.position, self._batches_epoch = position, -1
+
     def run(self) -> StopReason | None:
         """Train to the end of the stage, or until told to stop; a checkpoint stands at either.
 

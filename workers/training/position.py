@@ -27,6 +27,7 @@ class Position:
     noticed: tuple[str, ...] = ()  # codes that the stage has told; each is told once
     lowest: float | None = None  # the least of what early stopping watches, in this stage
     num_no_better: int = 0  # looks at it since then
+    num_rollbacks: int = 0  # of the stage
 
     def next_stage(self) -> "Position":
         """Return the beginning of the next stage."""

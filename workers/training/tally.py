@@ -41,8 +41,7 @@ class Tally:
         Not finite, if any loss of any rank since then was not, or if all were left out.
         """
         mean = self._mean(WHILE, self._steps_of_while)
-        self._sums[WHILE] = 0.0
-        self._steps_of_while = 0
+        self._begin_while()
         return mean
 
     def close_epoch(self, steps: int) -> float:
@@ -50,6 +49,15 @@ class Tally:
         mean = self._mean(EPOCH, steps)
         self._sums[EPOCH] = 0.0
         return mean
+
+    def leave_out(self, steps: int) -> None:
+        """Count steps of the epoch that are never made; every rank calls it."""
+        self._left_out[EPOCH] += steps
+
+    def begin_epoch(self, steps_left_out: int) -> None:
+        """Begin an epoch without its first steps; every rank calls it."""
+        self._sums[EPOCH] = 0.0
+        self.leave_out(steps_left_out)
 
     def epoch_sum(self) -> float:
         """Return the sum of the epoch so far, mean over ranks; every rank calls it."""
@@ -62,11 +70,17 @@ class Tally:
     def restore(self, own_sum: Tensor) -> None:
         """Go on from such a sum."""
         self._sums[EPOCH] = own_sum
+        self._begin_while()
 
     def restore_mean(self, mean_over_ranks: float) -> None:
         """Go on from `epoch_sum`, at any number of ranks."""
         self._sums[EPOCH] = 0.0
         self._losses[EPOCH] = mean_over_ranks
+        self._begin_while()
+
+    def _begin_while(self) -> None:
+        self._sums[WHILE] = 0.0
+        self._steps_of_while = 0
 
     def _mean(self, which: int, steps: int) -> float:
         total, left_out = summed(self._sums[which], self._seat).tolist()

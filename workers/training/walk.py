@@ -2,7 +2,7 @@
 
 import torch
 
-from workers.contract.outcome import StopReason
+from workers.contract.outcome import NonFiniteFailure, StopReason
 from workers.contract.reports import CheckpointRef, Noticed, StageEnded, StageStarted
 from workers.data.seeds import derived_seed
 from workers.parallel.layout import lay_out
@@ -14,6 +14,7 @@ from workers.training.keep import Trained, restore_stage
 from workers.training.loop import StageLoop
 from workers.training.optimizer import Optimizer
 from workers.training.position import Position
+from workers.training.rollback import rolled_back
 from workers.training.tally import Tally
 
 
@@ -78,9 +79,17 @@ class StageWalk:
             )
         )
         loop = StageLoop(course, plan, inputs, trained, self.position)
-        stop = loop.run()
-        self.position = loop.position
-        return stop
+        while True:
+            try:
+                stop = loop.run()
+            except NonFiniteFailure as failure:
+                if course.recipe.training.on_non_finite != "rollback":
+                    raise
+                failed_at = loop.position
+                loop.go_on_at(rolled_back(course, plan, trained, failed_at, failure))
+            else:
+                self.position = loop.position
+                return stop
 
     def _end(self, plan: StagePlan) -> None:
         metrics: dict[str, float] = {}

@@ -1,0 +1,67 @@
+"""A loss that became no number: the stage goes back, and on without the batches that led there."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.workers.training.attempts import Attempt, Run, launch, recipe, run_alone, run_gang
+from workers.contract.outcome import NonFiniteFailure, Result
+from workers.contract.recipe import Recipe
+from workers.contract.reports import Noticed, StageEnded
+
+BATCH = 50
+STEPS_PER_EPOCH = 8
+TOO_LARGE = 3e38  # what float32 holds at the most, nearly: sums of it are infinite
+
+
+def _recipe(folder: Path, num_bad: int, every_steps: int = 3, **training: object) -> Recipe:
+    rows = np.random.default_rng(0)
+    x, y = rows.random((BATCH * STEPS_PER_EPOCH, 6)), rows.integers(0, 2, BATCH * STEPS_PER_EPOCH)
+    x[:num_bad] = TOO_LARGE
+    np.savez(folder / "data.npz", x=x, y=y)
+    return recipe(
+        data={"source": "npz", "path": "data.npz", "test_fraction": 0.0},
+        model={"kind": "mlp", "hidden": [8], "activation": "relu"},
+        training={"epochs": 2, "batch_size": BATCH, "on_non_finite": "rollback", **training},
+        checkpoint={"every_steps": every_steps},
+    )
+
+
+def _run(told: Recipe, folder: Path) -> Attempt:
+    return run_alone(launch(told, folder))
+
+
+def _times(attempt: Attempt) -> int:
+    return [noticed.code for noticed in attempt.recorder.of(Noticed)].count("rolled_back")
+
+
+def test_the_stage_goes_back_and_passes_over_the_batches_that_led_there(tmp_path: Path) -> None:
+    attempt = _run(_recipe(tmp_path, num_bad=1), tmp_path)
+    assert attempt.outcome.result is Result.SUCCEEDED
+    assert 1 <= _times(attempt) <= 2  # once in each epoch, unless it lies in what is passed over
+    (stage,) = attempt.recorder.of(StageEnded)
+    assert stage.steps == 2 * STEPS_PER_EPOCH
+    assert stage.loss_last is not None
+    assert stage.loss_last < 1.0
+
+
+def test_a_stage_goes_back_so_often_and_no_more(tmp_path: Path) -> None:
+    with pytest.raises(NonFiniteFailure, match=r"went back 5 times already"):
+        _run(_recipe(tmp_path, num_bad=1, every_steps=1, epochs=30), tmp_path)
+
+
+def test_a_stage_without_a_checkpoint_says_so(tmp_path: Path) -> None:
+    with pytest.raises(NonFiniteFailure, match=r"no checkpoint to go back to.*every_steps"):
+        _run(_recipe(tmp_path, num_bad=BATCH * STEPS_PER_EPOCH, every_steps=1000), tmp_path)
+
+
+def test_all_ranks_go_back_together_and_a_resumed_job_ends_with_the_same_figures(
+    tmp_path: Path,
+) -> None:
+    told = _recipe(tmp_path, num_bad=1)
+    (gang,) = run_gang([Run(launch(told, tmp_path, world_size=2))], tmp_path)
+    assert _times(gang) >= 1
+    went_back_to = gang.recorder.refs[-1]
+    (again,) = run_gang([Run(launch(told, tmp_path, 2, [went_back_to], world_size=2))], tmp_path)
+    assert again.recorder.of(StageEnded)[0].loss_last == gang.recorder.of(StageEnded)[0].loss_last
