@@ -9,13 +9,21 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from service.cli.door import Door, open_door
-from service.cli.render import number, output_option, print_json, print_table, short, span
+from service.cli.render import (
+    number,
+    output_option,
+    print_json,
+    print_table,
+    short,
+    span,
+    spread,
+)
 from service.domain.errors import BadInput, NotFound
 from service.domain.matrix import LABEL_MATRIX
 from service.settings import read_settings
 
 if TYPE_CHECKING:  # imported once there is something to compare
-    from service.control.compare import Arm, Comparison, Figure, Ran
+    from service.control.compare import Arm, Comparison, Ran
 
 JOBS_MAX = 1280  # five seeds of the largest matrix; each job is asked for by itself
 PAGE = 500  # what a server gives at once
@@ -150,7 +158,7 @@ def _result(arm: "Arm", metrics: Sequence[str]) -> tuple[object, ...]:
     return (
         arm.name if is_whole else f"{arm.name} ({', '.join(arm.states)})",
         len(arm.seeds),
-        *(figure_text(arm.metrics.get(name)) for name in metrics),
+        *(_figure(arm, name) for name in metrics),
         arm.epochs,
         span(arm.seconds.mean) if arm.seconds else None,
         arm.attempts,
@@ -158,11 +166,9 @@ def _result(arm: "Arm", metrics: Sequence[str]) -> tuple[object, ...]:
     )
 
 
-def figure_text(figure: "Figure | None") -> str | None:
-    """A mean with its spread; None where there is none."""
-    if figure is None:
-        return None
-    return number(figure.mean) + ("" if figure.sd is None else f" ± {figure.sd:.2g}")
+def _figure(arm: "Arm", name: str) -> str | None:
+    figure = arm.metrics.get(name)
+    return None if figure is None else spread(figure.mean, figure.sd)
 
 
 def sparks(curve: Sequence[tuple[int, float]], top: float) -> str:

@@ -5,7 +5,7 @@ import io
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from service.cli.compare import figure_text
+from service.cli.render import spread
 from service.control.compare import Comparison
 from service.domain.errors import BadInput
 
@@ -68,7 +68,10 @@ def _page(compared: Comparison, figure: "Figure") -> str:
             arm.name,
             *(arm.recipe[path] for path in compared.paths),
             str(len(arm.seeds)),
-            *(figure_text(arm.metrics.get(name)) or "-" for name in compared.metrics),
+            *(
+                spread(figure.mean, figure.sd) if figure is not None else "-"
+                for figure in (arm.metrics.get(name) for name in compared.metrics)
+            ),
             arm.epochs,
             str(arm.attempts),
         )

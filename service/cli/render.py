@@ -93,6 +93,11 @@ def number(value: float | None) -> str:
     return "-" if value is None else f"{value:.4g}"
 
 
+def spread(mean: float, sd: float | None) -> str:
+    """Format a mean over several, with its standard deviation where there is one."""
+    return number(mean) + ("" if sd is None else f" ± {sd:.2g}")
+
+
 def size(num_bytes: int) -> str:
     """Bytes in units of 1024."""
     value = float(num_bytes)
