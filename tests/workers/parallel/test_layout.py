@@ -1,5 +1,7 @@
 """A layout that can't be is refused; layers may be computed twice and give the same."""
 
+import sys
+
 import pytest
 import torch
 
@@ -30,6 +32,15 @@ def test_more_micro_batches_than_samples_of_a_worker_are_refused() -> None:
     lay_out(net, training, ALONE)
     with pytest.raises(ConfigFailure, match=r"4 samples of a worker .* raise training.batch_size"):
         lay_out(net, training, Seat(0, 2, torch.device("cpu")))
+
+
+def test_what_can_not_be_compiled_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    net, training = Layered([], torch.nn.Identity()), TrainingSpec(compile=True)
+    monkeypatch.setenv("CXX", "a-compiler-that-is-not-there")
+    with pytest.raises(ConfigFailure, match=r"training\.compile: .* C\+\+ compiler"):
+        lay_out(net, training, ALONE)
+    monkeypatch.setenv("CXX", sys.executable)
+    lay_out(net, training, ALONE)
 
 
 @pytest.mark.parametrize(("keeps", "num_passes"), [(True, 1), (False, 2)])

@@ -1,5 +1,6 @@
 """Every way of gradient descent learns the digits, and goes on to the same bits when resumed."""
 
+import sys
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,7 @@ def test_it_learns_and_a_resumed_run_ends_with_the_same_bits(
     way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The compiler proper needs a C++ compiler on the machine; what is ours is how it is called.
+    monkeypatch.setenv("CXX", sys.executable)
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
     training = {"epochs": EPOCHS, "optimizer": {"name": "sgd", "lr": 0.1, "momentum": 0.9}}
     spec = recipe(model=MODEL, training={**training, **WAYS[way]})
