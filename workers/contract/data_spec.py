@@ -4,15 +4,56 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from workers.contract.recipe_words import Fraction, RecipeMistake, Seed
+from workers.contract.recipe_words import Fraction, Rate, RecipeMistake, Seed
 from workers.contract.wire import Written
 
 Scale = Literal["unit", "standardize", "none"]
 """unit: divide by the range of the source into [0, 1]; standardize: zero mean, unit variance of the
 training part; none: as stored."""
 
+SIDE_MAX = 4096  # pixels; one image of this side is 200 MB of float32 numbers
+CHANNELS_MAX = 1024  # more are a dimension in the wrong place
+PROCESSES_MAX = 64  # of one rank; a node has no more cores to spare for each of its ranks
 
-class DigitsData(Written):
+Pixels = Annotated[int, Field(ge=0, le=SIDE_MAX)]
+
+
+class Augment(Written):
+    """Changes of the training images by chance, otherwise in each epoch, in this order."""
+
+    crop_padding: Pixels = 0
+    """Pad with so many zeros on each side, and cut out the old size anywhere."""
+    flip: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
+    """The probability of a mirror image, left to right."""
+    noise: Annotated[float, Field(ge=0.0)] = 0.0
+    """The standard deviation of Gaussian noise; with `scale: unit` the sum is cut to [0, 1]."""
+    cutout: Pixels = 0
+    """Set a square of this side to zero, its middle anywhere in the image."""
+
+
+class Normalize(Written):
+    """(x - mean) / std of all images after all else; one value for each channel, or for all."""
+
+    mean: Annotated[tuple[float, ...], Field(min_length=1, max_length=CHANNELS_MAX)]
+    std: Annotated[tuple[Rate, ...], Field(min_length=1, max_length=CHANNELS_MAX)]
+
+    @model_validator(mode="after")
+    def _both_are_as_long(self) -> Self:
+        if len(self.mean) != len(self.std):
+            raise RecipeMistake("std", f"give {len(self.mean)} values, as many as for mean")
+        return self
+
+
+class Samples(Written):
+    """What every source may be asked for beside its own."""
+
+    augment: Augment | None = None
+    normalize: Normalize | None = None
+    workers: Annotated[int, Field(ge=0, le=PROCESSES_MAX)] = 0
+    """Processes of each rank that read, decode and augment ahead; 0: the rank does it itself."""
+
+
+class DigitsData(Samples):
     """scikit-learn's 1,797 real 8 x 8 handwritten digits; it needs no download."""
 
     source: Literal["digits"]
@@ -22,8 +63,14 @@ class DigitsData(Written):
     scale: Scale = "unit"
     split_seed: Seed = 0
 
+    @model_validator(mode="after")
+    def _only_images_are_augmented(self) -> Self:
+        if self.augment is not None and not self.image:
+            raise RecipeMistake("augment", "changes images; write image: true, or remove it")
+        return self
 
-class IdxData(Written):
+
+class IdxData(Samples):
     """A folder with MNIST's four files (`train-images-idx3-ubyte` and so on, also as .gz)."""
 
     source: Literal["idx"]
@@ -33,7 +80,7 @@ class IdxData(Written):
     split_seed: Seed = 0
 
 
-class NpzData(Written):
+class NpzData(Samples):
     """One .npz file: features `x` (n, ...) and integer labels `y` (n,), optionally a test part."""
 
     source: Literal["npz"]
@@ -54,4 +101,24 @@ class NpzData(Written):
         return self
 
 
-DataSpec = Annotated[DigitsData | IdxData | NpzData, Field(discriminator="source")]
+class ImageFolderData(Samples):
+    """A folder with one folder of .jpg and .png files for each class.
+
+    Where it has `train`, each class is below that, and `validation` and `test`, where there are
+    such, take the place of the fractions.
+    """
+
+    source: Literal["image_folder"]
+    path: Annotated[str, Field(min_length=1)]
+    size: Annotated[int, Field(ge=1, le=SIDE_MAX)]
+    """Pixels: the shorter side becomes as long, and the middle square is cut out."""
+    channels: Literal[1, 3] = 3  # grey, or colours
+    test_fraction: Fraction = 0.2
+    validation_fraction: Fraction = 0.0
+    scale: Literal["unit"] = "unit"
+    split_seed: Seed = 0
+
+
+DataSpec = Annotated[
+    DigitsData | IdxData | NpzData | ImageFolderData, Field(discriminator="source")
+]

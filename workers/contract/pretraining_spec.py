@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from workers.contract.data_spec import DataSpec
-from workers.contract.model_spec import MlpModel, ModelSpec
+from workers.contract.model_spec import CustomModel, MlpModel, ModelSpec, TransformerModel
 from workers.contract.recipe_words import (
     LAYERS_MAX,
     BatchSize,
@@ -15,9 +15,14 @@ from workers.contract.recipe_words import (
     NotNegative,
     Rate,
     RecipeMistake,
+    Units,
     check_length,
 )
 from workers.contract.wire import Written
+
+Corruption = Literal["masking", "gaussian", "salt_and_pepper", "none"]
+
+AUX_HEAD_DEPTH_MAX = 16  # a deeper head learns the labels by itself, and leaves the layer nothing
 
 
 class _Pretraining(Written):
@@ -43,7 +48,7 @@ class DenoisingAutoencoder(_Pretraining):
     method: Literal["denoising_autoencoder"]
     lr: Rate = 3e-3
     optimizer: Literal["adam", "sgd"] = "adam"
-    corruption: Literal["masking", "gaussian", "salt_and_pepper", "none"] = "masking"
+    corruption: Corruption = "masking"
     corruption_level: (
         Annotated[float, Field(ge=0.0, le=1.0)]
         | tuple[Annotated[float, Field(ge=0.0, le=1.0)], ...]
@@ -71,11 +76,19 @@ class Rbm(_Pretraining):
 
 
 class GreedySupervised(_Pretraining):
-    """Each layer trains under a head of its own on the labels; the head is dropped afterwards."""
+    """Each layer trains under a head of its own on the labels; the head is dropped afterwards.
+
+    The head takes the mean of the layer's output over pixels or steps, if it has any.
+    """
 
     method: Literal["greedy_supervised"]
     lr: Rate = 3e-3
     optimizer: Literal["adam", "sgd"] = "adam"
+    aux_head_depth: Annotated[int, Field(ge=1, le=AUX_HEAD_DEPTH_MAX)] = 1
+    """Linear layers of the head; all but the last have `aux_head_width` units and a ReLU."""
+    aux_head_width: Units = 128
+    parallel: bool = False
+    """All layers in one stage, each on what the one below gives at that moment."""
 
 
 PretrainingSpec = Annotated[
@@ -89,39 +102,49 @@ def check_pretraining(
     data: DataSpec,
 ) -> None:
     """Refuse a method that does not fit the net or the data."""
-    if not isinstance(model, MlpModel):
+    if isinstance(model, CustomModel) and pretraining.layers is None:
         raise RecipeMistake(
-            "pretraining.method",
-            f"{pretraining.method} trains the dense layers of an mlp, and model.kind is "
-            f"{model.kind}; remove pretraining",
+            "pretraining.layers",
+            "how many layers a custom net has is known only where it is built; write how many of "
+            "them to pretrain",
         )
     layers = pretraining.layers or model.num_layers
     if layers > model.num_layers:
         raise RecipeMistake(
             "pretraining.layers",
-            f"asks for {layers} layers, but the model has {model.num_layers} hidden ones",
+            f"asks for {layers} layers, but the model has {model.num_layers} of them",
         )
-    if isinstance(pretraining, GreedySupervised) and pretraining.data is not None:
+    check_length("pretraining.epochs", pretraining.epochs, layers)
+    match pretraining:
+        case GreedySupervised():
+            _check_greedy(pretraining)
+        case Rbm():
+            _check_rbm(model, data)
+        case DenoisingAutoencoder():
+            check_length("pretraining.corruption_level", pretraining.corruption_level, layers)
+            _check_encoder(pretraining, model)
+            _check_reconstruction(pretraining, model, data)
+
+
+def _check_greedy(pretraining: GreedySupervised) -> None:
+    if pretraining.data is not None:
         raise RecipeMistake(
             "pretraining.data", "greedy_supervised learns from labels; remove it, or use another"
         )
-    check_length("pretraining.epochs", pretraining.epochs, layers)
-    if isinstance(pretraining, GreedySupervised):
-        return
-    if model.residual or model.normalization != "none":
+    if pretraining.parallel and not isinstance(pretraining.epochs, int):
+        raise RecipeMistake(
+            "pretraining.epochs", "parallel trains all layers in one stage; write one number"
+        )
+
+
+def _check_rbm(model: ModelSpec, data: DataSpec) -> None:
+    if not isinstance(model, MlpModel):
         raise RecipeMistake(
             "pretraining.method",
-            f"{pretraining.method} trains plain layers; remove model.residual and "
-            "model.normalization, or use greedy_supervised",
+            f"an rbm trains the dense layers of an mlp, and model.kind is {model.kind}; use "
+            "greedy_supervised",
         )
-    if isinstance(pretraining, Rbm):
-        _check_rbm(model, data)
-        return
-    check_length("pretraining.corruption_level", pretraining.corruption_level, layers)
-    _check_reconstruction(pretraining, model, data)
-
-
-def _check_rbm(model: MlpModel, data: DataSpec) -> None:
+    _check_plain("rbm", model)
     if model.activation != "sigmoid":
         raise RecipeMistake(
             "model.activation", "an rbm has sigmoid units; write activation: sigmoid"
@@ -132,8 +155,35 @@ def _check_rbm(model: MlpModel, data: DataSpec) -> None:
         )
 
 
+def _check_plain(method: str, model: MlpModel) -> None:
+    if model.residual or model.normalization != "none":
+        raise RecipeMistake(
+            "pretraining.method",
+            f"{method} trains plain layers; remove model.residual and model.normalization, or use "
+            "greedy_supervised",
+        )
+
+
+def _check_encoder(pretraining: DenoisingAutoencoder, model: ModelSpec) -> None:
+    if isinstance(model, MlpModel):
+        _check_plain(pretraining.method, model)
+        return
+    if isinstance(model, TransformerModel):
+        raise RecipeMistake(
+            "pretraining.method",
+            "denoising_autoencoder restores vectors and images, and a transformer has neither; "
+            "use greedy_supervised",
+        )
+    if pretraining.tied_weights:
+        raise RecipeMistake(
+            "pretraining.tied_weights",
+            f"the layers of {model.kind} are decoded by weights of their own; write "
+            "tied_weights: false",
+        )
+
+
 def _check_reconstruction(
-    pretraining: DenoisingAutoencoder, model: MlpModel, data: DataSpec
+    pretraining: DenoisingAutoencoder, model: ModelSpec, data: DataSpec
 ) -> None:
     if pretraining.reconstruction_loss != "bce":
         return
@@ -144,7 +194,15 @@ def _check_reconstruction(
             "write scale: unit, or reconstruction_loss: mse",
         )
     layers = pretraining.layers or model.num_layers
-    if model.activation != "sigmoid" and layers > 1:
+    if layers == 1:
+        return
+    if not isinstance(model, MlpModel):
+        raise RecipeMistake(
+            "pretraining.reconstruction_loss",
+            f"bce needs targets in [0, 1], but the codes of {model.kind} leave that range; write "
+            "reconstruction_loss: mse, or layers: 1",
+        )
+    if model.activation != "sigmoid":
         raise RecipeMistake(
             "pretraining.reconstruction_loss",
             f"bce needs targets in [0, 1], but {model.activation} codes leave that range; "

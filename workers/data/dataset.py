@@ -10,9 +10,19 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from workers.contract.data_spec import DigitsData, IdxData, NpzData, Scale
+from workers.contract.data_spec import (
+    DataSpec,
+    DigitsData,
+    IdxData,
+    ImageFolderData,
+    NpzData,
+    Scale,
+)
 from workers.contract.outcome import ConfigFailure
+from workers.data.augment import augmented, normalized
+from workers.data.images import load_images
 from workers.data.part import Flat, InMemory, Part
+from workers.data.processes import prefetched
 from workers.data.sources import CLASSES_MAX, Array, Places, read_source
 from workers.data.split import stratified
 
@@ -43,6 +53,25 @@ class Dataset:
         """Return the data on a device."""
         return self._each(lambda part: part.to(device))
 
+    def shown(self, spec: DataSpec, seed: int) -> "Dataset":
+        """Return the data as a recipe wants it shown; only the training part is augmented."""
+        data = self
+        if spec.augment is not None:
+            is_unit = spec.scale == "unit"
+            data = replace(data, train=augmented(self.train, spec.augment, seed, is_unit))
+        if spec.normalize is not None:
+            normalize = spec.normalize
+            data = data._each(lambda part: normalized(part, normalize))
+        if spec.workers > 0:
+            data = data._each(lambda part: prefetched(part, spec.workers))
+        return data
+
+    def close(self) -> None:
+        """End the processes that read ahead."""
+        for part in (self.train, self.validation, self.test):
+            if part is not None:
+                part.close()
+
     def _each(self, changed: Callable[[Part], Part]) -> "Dataset":
         return replace(
             self,
@@ -52,16 +81,22 @@ class Dataset:
         )
 
 
-def load_dataset(spec: DigitsData | IdxData | NpzData, places: Places) -> Dataset:
+def load_dataset(spec: DataSpec, places: Places, seed: int = 0) -> Dataset:
     """Read, check, divide and scale what the recipe names; the same on every rank.
 
     The test part is held out of the whole by `test_fraction`, unless the source brings its own;
-    `validation_fraction` is of what then remains.
+    `validation_fraction` is of what then remains. The job's seed is for the augmentation only.
 
     Raises:
         ConfigFailure: the source is missing, or its arrays do not fit together.
         StorageFailure: storage can't be read at all.
     """
+    if isinstance(spec, ImageFolderData):
+        return Dataset(*load_images(spec, places)).shown(spec, seed)
+    return _in_memory(spec, places).shown(spec, seed)
+
+
+def _in_memory(spec: DigitsData | IdxData | NpzData, places: Places) -> Dataset:
     stored = read_source(spec, places)
     x, y = _features(stored.x, "x"), _labels(stored.y, stored.x, "y")
     x_test = y_test = None

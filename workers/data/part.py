@@ -8,8 +8,8 @@ same for any number of workers. Letters: N samples of the part, B of a batch.
 import hashlib
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, replace
+from typing import Protocol, Self
 
 import torch
 from torch import Tensor
@@ -62,6 +62,9 @@ class Part(Protocol):
     def to(self, device: torch.device) -> "Part":
         """Return the part with its samples on a device."""
 
+    def close(self) -> None:
+        """End the processes that read ahead; the next `expect` starts new ones."""
+
 
 @dataclass(frozen=True)
 class InMemory:
@@ -109,17 +112,20 @@ class InMemory:
         """Return the samples on a device."""
         return InMemory(self.x_N.to(device), self.y_N.to(device))
 
+    def close(self) -> None:
+        """Do nothing: there are no processes."""
+
 
 @dataclass(frozen=True)
-class Flat:
-    """The samples of a part as vectors."""
+class Around:
+    """Another part, whose samples a subclass shows otherwise; all else is that part's."""
 
     part: Part
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of one vector."""
-        return (math.prod(self.part.shape),)
+        """Of one sample."""
+        return self.part.shape
 
     @property
     def changes(self) -> bool:
@@ -129,10 +135,6 @@ class Flat:
     def __len__(self) -> int:
         return len(self.part)
 
-    def digest(self) -> str:
-        """Return another hash than the part has."""
-        return hashlib.sha256(f"flat {self.part.digest()}".encode()).hexdigest()
-
     def order(self, seed: int, stage_index: int, epoch: int) -> Tensor:
         """Return that of the part."""
         return self.part.order(seed, stage_index, epoch)
@@ -141,19 +143,37 @@ class Flat:
         """Tell the part."""
         self.part.expect(batches, epoch)
 
+    def labels(self, indices_B: Tensor) -> Tensor:
+        """Return those of the part, (B,)."""
+        return self.part.labels(indices_B)
+
+    def to(self, device: torch.device) -> Self:
+        """Return the same around the part on a device."""
+        return replace(self, part=self.part.to(device))
+
+    def close(self) -> None:
+        """Tell the part."""
+        self.part.close()
+
+
+@dataclass(frozen=True)
+class Flat(Around):
+    """The samples of a part as vectors."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of one vector."""
+        return (math.prod(self.part.shape),)
+
+    def digest(self) -> str:
+        """Return another hash than the part has."""
+        return hashlib.sha256(f"flat {self.part.digest()}".encode()).hexdigest()
+
     def rows(self, indices_B: Tensor, epoch: int) -> Tensor:
         """Return some vectors, (B, V)."""
         return self.part.rows(indices_B, epoch).flatten(1)
-
-    def labels(self, indices_B: Tensor) -> Tensor:
-        """Return their labels, (B,)."""
-        return self.part.labels(indices_B)
 
     def passes(self) -> Iterator[Tensor]:
         """Yield all vectors in order, some at a time."""
         for x_B in self.part.passes():
             yield x_B.flatten(1)
-
-    def to(self, device: torch.device) -> "Flat":
-        """Return the vectors on a device."""
-        return Flat(self.part.to(device))

@@ -1,8 +1,7 @@
 """Which stages a recipe asks for, with which settings, and what each of them trains."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-
-from torch import nn
 
 from workers.contract.model_spec import MlpModel
 from workers.contract.outcome import ConfigFailure
@@ -12,12 +11,13 @@ from workers.contract.recipe_words import EarlyStop
 from workers.contract.reports import StageKind
 from workers.contract.training_spec import Adam, OptimizerSpec, ScheduleSpec, Sgd
 from workers.data.seeds import derived_seed
-from workers.models.layered import Layered, seeded
+from workers.models.layered import Layer, Layered, numbered, seeded
 from workers.models.mlp import DenseLayer
+from workers.stages.convolutional import ConvolutionalDenoising
 from workers.stages.denoising import Denoising
 from workers.stages.finetune import Finetune
-from workers.stages.greedy import GreedyLayer
-from workers.stages.handover import Inputs, bias_of_mean
+from workers.stages.greedy import Greedy, build_auxiliary_head
+from workers.stages.handover import Inputs, bias_of_mean, encoded
 from workers.stages.objective import Objective
 from workers.stages.rbm import RestrictedBoltzmannMachine
 
@@ -38,9 +38,9 @@ class StagePlan:
 
     index: int  # from 0
     count: int  # stages of the job
-    name: str  # "pretrain-01", ..., "finetune"
+    name: str  # "pretrain-01", ..., "finetune"; "pretrain" where all layers train at once
     kind: StageKind
-    layer: int | None  # the layer that is pretrained, from 0; None: the whole net
+    layers: tuple[int, ...]  # those that are pretrained, from 0; empty: the whole net
     epochs: int
     steps_per_epoch: int
     batch_size: int  # global
@@ -50,6 +50,11 @@ class StagePlan:
     schedule: ScheduleSpec = CONSTANT
     momentum_switch: MomentumSwitch | None = None
     early_stop: EarlyStop | None = None
+
+    @property
+    def is_finetuning(self) -> bool:
+        """Whether it trains the whole net."""
+        return not self.layers
 
     @property
     def steps(self) -> int:
@@ -71,28 +76,24 @@ def plan_stages(
     Raises:
         ConfigFailure: a batch is larger than the training part, or smaller than the gang.
     """
-    pretraining, training = recipe.pretraining, recipe.training
-    plans: list[StagePlan] = []
-    count = recipe.num_pretrained_layers + 1
+    pretraining, training, groups = recipe.pretraining, recipe.training, _groups(recipe)
+    plans, count = list[StagePlan](), len(groups) + 1
     if pretraining is not None:
-        place = "pretraining.batch_size"
-        steps_per_epoch = _steps_per_epoch(
-            pretraining.batch_size, num_pretraining, world_size, place
-        )
+        batch_size = pretraining.batch_size
+        per_epoch = _steps_per_epoch(batch_size, num_pretraining, world_size, "pretraining")
         optimizer, switch = _optimizer(pretraining)
-        digits = max(2, len(str(count - 1)))
-        for layer in range(count - 1):
+        for index, (name, layers) in enumerate(groups):
             first_step, first_sample = _end(plans)
             plans.append(
                 StagePlan(
-                    index=layer,
+                    index=index,
                     count=count,
-                    name=f"pretrain-{layer + 1:0{digits}d}",
+                    name=name,
                     kind=StageKind(pretraining.method),
-                    layer=layer,
-                    epochs=pretraining.epochs_of(layer),
-                    steps_per_epoch=steps_per_epoch,
-                    batch_size=pretraining.batch_size,
+                    layers=layers,
+                    epochs=pretraining.epochs_of(index),
+                    steps_per_epoch=per_epoch,
+                    batch_size=batch_size,
                     first_step=first_step,
                     first_sample=first_sample,
                     optimizer=optimizer,
@@ -101,17 +102,16 @@ def plan_stages(
                 )
             )
     first_step, first_sample = _end(plans)
+    per_epoch = _steps_per_epoch(training.batch_size, num_samples, world_size, "training")
     plans.append(
         StagePlan(
             index=count - 1,
             count=count,
             name="finetune",
             kind=StageKind.FINETUNE,
-            layer=None,
+            layers=(),
             epochs=training.epochs,
-            steps_per_epoch=_steps_per_epoch(
-                training.batch_size, num_samples, world_size, "training.batch_size"
-            ),
+            steps_per_epoch=per_epoch,
             batch_size=training.batch_size,
             first_step=first_step,
             first_sample=first_sample,
@@ -129,31 +129,48 @@ def build_objective(
     """Build what a stage trains, on the device of the net.
 
     Raises:
-        ConfigFailure: the inputs leave [0, 1], where the method reads them as probabilities.
+        ConfigFailure: the inputs leave [0, 1], where the method reads them as probabilities; the
+            net has fewer layers than shall be pretrained, or one that the method does not fit.
     """
     method = recipe.pretraining
-    if plan.layer is None or method is None:
+    if plan.is_finetuning or method is None:
         return Finetune(net)
-    assert isinstance(recipe.model, MlpModel), "the recipe pretrains no other"
-    layer = net.layer(plan.layer)
+    if recipe.num_pretrained_layers > len(net.names):
+        raise ConfigFailure(
+            f"pretraining.layers: asks for {recipe.num_pretrained_layers} layers, but the model "
+            f"has {len(net.names)} of them; lower it"
+        )
+    layers = [net.layer(index) for index in plan.layers]
     generator = seeded(derived_seed(recipe.seed, "stage", plan.index))
     if isinstance(method, GreedySupervised):
-        device = next(layer.parameters()).device
-        return GreedyLayer(layer, recipe.model, num_classes, generator, device)
-    assert isinstance(layer, DenseLayer), "the recipe refuses other layers for this method"
+        device = next(net.parameters()).device
+        heads = [
+            build_auxiliary_head(method, recipe.model, shape, num_classes, generator).to(device)
+            for shape in _code_shapes(layers, inputs)
+        ]
+        return Greedy(layers, heads)
+    (layer,), (index,) = layers, plan.layers
     as_probability = isinstance(method, Rbm) or method.reconstruction_loss == "bce"
-    if as_probability and plan.layer == 0:
+    if as_probability and index == 0:
         _check_probabilities(inputs, method)
     visible_bias_V = bias_of_mean(inputs.mean(), as_probability)
     if isinstance(method, Rbm):
+        assert isinstance(layer, DenseLayer), "the recipe refuses other layers for this method"
         return RestrictedBoltzmannMachine(layer, method, visible_bias_V, generator)
-    level = method.corruption_level_of(plan.layer)
-    return Denoising(layer, method, level, visible_bias_V, recipe.model, generator)
+    level = method.corruption_level_of(index)
+    if isinstance(recipe.model, MlpModel):
+        assert isinstance(layer, DenseLayer), "the recipe refuses other layers for this method"
+        return Denoising(layer, method, level, visible_bias_V, recipe.model, generator)
+    (shape,) = _code_shapes(layers, inputs)
+    return ConvolutionalDenoising(layer, method, level, visible_bias_V, shape, generator)
 
 
-def trained_layers(plan: StagePlan, net: Layered) -> nn.Module:
-    """Return the part of the net that a stage trains."""
-    return net if plan.layer is None else net.layer(plan.layer)
+def _groups(recipe: Recipe) -> list[tuple[str, tuple[int, ...]]]:
+    """The stages before fine-tuning: their names, and the layers that each trains."""
+    method, num_layers = recipe.pretraining, recipe.num_pretrained_layers
+    if isinstance(method, GreedySupervised) and method.parallel:
+        return [("pretrain", tuple(range(num_layers)))]
+    return [(name, (k,)) for k, name in enumerate(numbered("pretrain", num_layers))]
 
 
 def _optimizer(
@@ -172,18 +189,27 @@ def _end(plans: list[StagePlan]) -> tuple[int, int]:
     return sum(plan.steps for plan in plans), sum(plan.steps * plan.batch_size for plan in plans)
 
 
-def _steps_per_epoch(batch_size: int, num_samples: int, world_size: int, place: str) -> int:
+def _steps_per_epoch(batch_size: int, num_samples: int, world_size: int, part: str) -> int:
     if batch_size > num_samples:
         raise ConfigFailure(
-            f"{place}: a batch of {batch_size} is more than the {num_samples} samples of the "
-            "training part; lower it"
+            f"{part}.batch_size: a batch of {batch_size} is more than the {num_samples} samples of "
+            "the training part; lower it"
         )
     if batch_size < world_size:
         raise ConfigFailure(
-            f"{place}: a batch of {batch_size} does not give each of {world_size} workers a "
-            "sample; raise it, or take fewer workers"
+            f"{part}.batch_size: a batch of {batch_size} does not give each of {world_size} "
+            "workers a sample; raise it, or take fewer workers"
         )
     return num_samples // batch_size
+
+
+def _code_shapes(layers: Sequence[Layer], inputs: Inputs) -> list[tuple[int, ...]]:
+    """The shapes of what layers, one above the other, make of one sample; found by trying."""
+    shapes, h = [], next(inputs.passes())[:1]
+    for layer in layers:
+        h = encoded(h, [layer])
+        shapes.append(tuple(h.shape[1:]))
+    return shapes
 
 
 def _check_probabilities(inputs: Inputs, method: DenoisingAutoencoder | Rbm) -> None:

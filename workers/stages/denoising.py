@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, linear
 
 from workers.contract.model_spec import MlpModel
-from workers.contract.pretraining_spec import DenoisingAutoencoder
+from workers.contract.pretraining_spec import Corruption, DenoisingAutoencoder
 from workers.models.mlp import DenseLayer, initialized
 from workers.stages.objective import Objective
 
@@ -67,25 +67,8 @@ class Denoising(Objective):
         return error / len(x_BV)
 
     def corrupted(self, x_BV: Tensor) -> Tensor:
-        """Return a corrupted copy; fresh noise each time.
-
-        masking sets a share `level` of the inputs to 0, salt_and_pepper sets it to 0 or 1 by a fair
-        coin, gaussian adds noise of standard deviation `level` to all.
-        """
-        level = self._level
-        match self._method.corruption:
-            case "none":
-                return x_BV
-            case "masking":
-                return torch.empty_like(x_BV).bernoulli_(1.0 - level).mul_(x_BV)
-            case "gaussian":
-                return torch.randn_like(x_BV).mul_(level).add_(x_BV)
-            case "salt_and_pepper":
-                hit = torch.rand_like(x_BV) < level
-                coin = torch.rand_like(x_BV) < 0.5
-                return torch.where(hit, coin.to(x_BV.dtype), x_BV)
-            case unknown:
-                assert_never(unknown)
+        """Return a corrupted copy, as the recipe says."""
+        return corrupted(x_BV, self._method.corruption, self._level)
 
     def own_tensors(self) -> dict[str, Tensor]:
         """Return the decoder."""
@@ -93,3 +76,24 @@ class Denoising(Objective):
         if self.decoder_weight_VH is not None:
             own["decoder_weight"] = self.decoder_weight_VH.data
         return own
+
+
+def corrupted(x: Tensor, corruption: Corruption, level: float) -> Tensor:
+    """Return a corrupted copy; fresh noise each time.
+
+    masking sets a share `level` of the inputs to 0, salt_and_pepper sets it to 0 or 1 by a fair
+    coin, gaussian adds noise of standard deviation `level` to all.
+    """
+    match corruption:
+        case "none":
+            return x
+        case "masking":
+            return torch.empty_like(x).bernoulli_(1.0 - level).mul_(x)
+        case "gaussian":
+            return torch.randn_like(x).mul_(level).add_(x)
+        case "salt_and_pepper":
+            hit = torch.rand_like(x) < level
+            coin = torch.rand_like(x) < 0.5
+            return torch.where(hit, coin.to(x.dtype), x)
+        case unknown:
+            assert_never(unknown)

@@ -37,3 +37,8 @@ class Course:
         """Tell a fact, if this is the rank that does."""
         if self.seat.is_first:
             self.listener.tell(fact)
+
+    def close(self) -> None:
+        """End what works for the data beside this process."""
+        self.data.close()
+        self.pretraining_part.close()

@@ -51,7 +51,7 @@ class StageLoop:
         self._trained = trained
         self.position = position
         objective, seat = trained.objective, course.seat
-        is_finetuned = plan.layer is None
+        is_finetuned = plan.is_finetuning
         training = course.recipe.training if is_finetuned else None
         self._replicas = Replicas(objective, seat, objective.fills_gradients, training)
         self._signals = Signals()
@@ -169,7 +169,7 @@ class StageLoop:
         if stage_step % plan.steps_per_epoch == 0:
             self._close_epoch()
         every = self._course.recipe.training.evaluate_every_steps or plan.steps_per_epoch
-        if plan.layer is None and stage_step % every == 0:
+        if plan.is_finetuning and stage_step % every == 0:
             self._evaluate()
 
     def _close_epoch(self) -> None:
@@ -182,7 +182,7 @@ class StageLoop:
             loss_last=loss,
         )
         early_stop = self._plan.early_stop
-        if self._plan.layer is not None and early_stop is not None:
+        if not self._plan.is_finetuning and early_stop is not None:
             self.position = self.position.watched(loss, early_stop.min_improvement)
 
     def _evaluate(self) -> None:

@@ -47,6 +47,15 @@ def train(launch: LaunchSpec, seat: Seat, listener: Listener) -> Outcome:
     listener.phase("setup")
     _set_up_process(launch, seat)
     course = _prepare(launch, seat, listener)
+    try:
+        outcome = _walked(course)
+    finally:
+        course.close()
+    return outcome.model_copy(update={"seconds": time.perf_counter() - started_at})
+
+
+def _walked(course: Course) -> Outcome:
+    """All stages from the last checkpoint on, and the test at the end."""
     ref, position = find(course)
     if ref is not None:
         restore_net(course, ref)
@@ -55,19 +64,11 @@ def train(launch: LaunchSpec, seat: Seat, listener: Listener) -> Outcome:
     with landing(course):
         while walk.has_next() and stop is None:
             stop = walk.train_next()
+    metrics = _validation_metrics(walk.position)
     if walk.has_next():
-        return Outcome(
-            result=Result.STOPPED,
-            stop_reason=stop,
-            metrics=_validation_metrics(walk.position),
-            seconds=time.perf_counter() - started_at,
-        )
+        return Outcome(result=Result.STOPPED, stop_reason=stop, metrics=metrics)
     # Told to stop after the last step? It ended before it heard.
-    return Outcome(
-        result=Result.SUCCEEDED,
-        metrics={**_validation_metrics(walk.position), **_test_metrics(course)},
-        seconds=time.perf_counter() - started_at,
-    )
+    return Outcome(result=Result.SUCCEEDED, metrics={**metrics, **_test_metrics(course)})
 
 
 def _set_up_process(launch: LaunchSpec, seat: Seat) -> None:
@@ -108,7 +109,8 @@ def _prepare(launch: LaunchSpec, seat: Seat, listener: Listener) -> Course:
 
 
 def _data(spec: DataSpec, launch: LaunchSpec, seat: Seat) -> Dataset:
-    data = load_dataset(spec, Places(launch.storage_url, launch.data_roots)).to(seat.device)
+    places = Places(launch.storage_url, launch.data_roots)
+    data = load_dataset(spec, places, launch.recipe.seed).to(seat.device)
     return data.flat() if takes_vectors(launch.recipe.model) else data
 
 

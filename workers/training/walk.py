@@ -34,7 +34,8 @@ class StageWalk:
         self._told: set[str] = set()
         self._inputs = Inputs(course.pretraining_part)
         for plan in course.plans[: position.stage_index]:
-            self._inputs = self._inputs_above(plan)
+            for layer in plan.layers:
+                self._inputs = self._inputs_above(layer)
 
     def has_next(self) -> bool:
         """Whether a stage is left."""
@@ -53,12 +54,12 @@ class StageWalk:
 
     def _train(self, plan: StagePlan) -> StopReason | None:
         course = self._course
-        inputs = self._inputs if plan.layer is not None else Inputs(course.data.train)
+        inputs = Inputs(course.data.train) if plan.is_finetuning else self._inputs
         objective = build_objective(
             plan, course.recipe, course.net, course.data.num_classes, inputs
         )
         objective.train()
-        training = course.recipe.training if plan.layer is None else None
+        training = course.recipe.training if plan.is_finetuning else None
         if training is not None:
             lay_out(course.net, training, course.seat)
         parameters = dict(objective.named_parameters())
@@ -93,10 +94,11 @@ class StageWalk:
 
     def _end(self, plan: StagePlan) -> None:
         metrics: dict[str, float] = {}
-        if plan.layer is not None:
-            self._inputs = self._inputs_above(plan)
-            metrics["code_sd"] = self._inputs.spread()
-            noticed = collapsed(self._course.net.names[plan.layer], metrics["code_sd"])
+        for layer in plan.layers:
+            self._inputs = self._inputs_above(layer)
+            code_sd = self._inputs.spread()
+            metrics["code_sd"] = min(code_sd, metrics.get("code_sd", code_sd))
+            noticed = collapsed(self._course.net.names[layer], code_sd)
             if noticed is not None:
                 self._course.tell(noticed)
         self._course.tell(
@@ -113,12 +115,11 @@ class StageWalk:
             )
         )
 
-    def _inputs_above(self, plan: StagePlan) -> Inputs:
+    def _inputs_above(self, index: int) -> Inputs:
         """The next layer's inputs, built from the present ones."""
         course, pretraining = self._course, self._course.recipe.pretraining
         assert pretraining is not None
-        assert plan.layer is not None
-        layer = course.net.layer(plan.layer)
+        layer = course.net.layer(index)
         cache = pretraining.cache
         if cache != "none" and self._inputs.part.changes:
             self._tell_once(

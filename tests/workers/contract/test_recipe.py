@@ -12,13 +12,14 @@ from pydantic import ValidationError
 from workers.contract import (
     checkpoint_spec,
     data_spec,
+    init_spec,
     model_spec,
     pretraining_spec,
     recipe,
     training_spec,
 )
-from workers.contract.checkpoint_spec import KEEP_MAX, STEPS_MAX
-from workers.contract.data_spec import NpzData
+from workers.contract.checkpoint_spec import KEEP_MAX
+from workers.contract.data_spec import PROCESSES_MAX, SIDE_MAX, NpzData
 from workers.contract.pretraining_spec import DenoisingAutoencoder
 from workers.contract.recipe import Recipe
 from workers.contract.recipe_words import (
@@ -26,6 +27,7 @@ from workers.contract.recipe_words import (
     EPOCHS_MAX,
     LAYERS_MAX,
     SEED_MAX,
+    STEPS_MAX,
     UNITS_MAX,
     RecipeMistake,
 )
@@ -101,6 +103,13 @@ def test_one_value_serves_every_layer_and_a_list_one_each() -> None:
         [("pretraining", DAE | {"reconstruction_loss": "mse"}), ("model.activation", "relu")],
         [("pretraining", DAE | {"reconstruction_loss": "mse"}), ("data.scale", "standardize")],
         [("pretraining", DAE | {"layers": 1}), ("model.activation", "relu")],
+        [("pretraining", GREEDY), ("model", {"kind": "resnet", "depth": 20})],
+        [("pretraining", GREEDY), ("model", {"kind": "transformer"})],
+        [("pretraining", GREEDY | {"layers": 2}), ("model", {"kind": "custom", "import": "n:b"})],
+        [
+            ("pretraining", DAE | {"tied_weights": False, "layers": 1}),
+            ("model", {"kind": "resnet", "depth": 20}),
+        ],
         [("model.residual", True), ("model.normalization", "layer")],
         [("training.optimizer", {"name": "adamw", "betas": [0.8, 0.9]})],
         [("training.optimizer", {"name": "sgd", "nesterov": True, "momentum": 0.9})],
@@ -152,6 +161,9 @@ def test_a_recipe_survives_its_way_to_the_workers(
 
 NPZ = {"source": "npz", "path": "d.npz"}
 RELU = ("model.activation", "relu")
+RESNET = ("model", {"kind": "resnet", "depth": 20})
+TRANSFORMER = ("model", {"kind": "transformer"})
+CUSTOM = ("model", {"kind": "custom", "import": "nets:build"})
 STANDARDIZED = ("data.scale", "standardize")
 VALIDATION = ("data.validation_fraction", 0.1)
 LOSS = "pretraining.reconstruction_loss"
@@ -174,8 +186,13 @@ def _schedule(**options: Any) -> tuple[str, Any]:
 
 
 MISTAKES: list[tuple[str, str, list[tuple[str, Any]]]] = [
+    ("weights", "either a job", [("init_from", {"partial": True})]),
+    ("weights", "either a job", [("init_from", {"source": "a", "weights": "w.safetensors"})]),
+    ("sha256", "goes with", [("init_from", {"source": "a", "sha256": "0" * 64})]),
     ("x_test", "both", [("data", NPZ | {"x_test": "a"})]),
     ("x_test", "both", [("data", NPZ | {"y_test": "b"})]),
+    ("augment", "image: true", [("data.augment", {"flip": 0.5})]),
+    ("std", "as for mean", [("data.normalize", {"mean": [0, 0], "std": [1]})]),
     ("nesterov", "momentum", [("training.optimizer", {"name": "sgd", "nesterov": True})]),
     ("warmup_epochs", "one_cycle", [_schedule(name="one_cycle", warmup_epochs=1)]),
     ("at_epochs", "name: step", [_schedule(name="step")]),
@@ -203,10 +220,16 @@ MISTAKES: list[tuple[str, str, list[tuple[str, Any]]]] = [
         [("training.batch_size", 8), ("training.accumulate", 9)],
     ),
     ("pretraining.layers", "asks for 4 layers", [_dae(layers=4)]),
-    ("pretraining.method", "is resnet", [_dae(), ("model", {"kind": "resnet", "depth": 20})]),
+    ("pretraining.layers", "asks for 11 layers", [_greedy(layers=11), RESNET]),
+    ("pretraining.layers", "write how many", [_greedy(), CUSTOM]),
+    ("pretraining.method", "is resnet", [_rbm(), RESNET]),
+    ("pretraining.method", "a transformer has neither", [_dae(), TRANSFORMER]),
+    ("pretraining.tied_weights", "tied_weights: false", [_dae(), RESNET]),
+    (LOSS, "codes of resnet", [_dae(tied_weights=False), RESNET]),
     ("heads", "can't share", [("model", {"kind": "transformer", "heads": 3})]),
     ("pretraining.epochs", "2 values for 3", [_rbm(epochs=[1, 2])]),
     ("pretraining.epochs", "3 values for 2", [_greedy(layers=2, epochs=[1, 2, 3])]),
+    ("pretraining.epochs", "one number", [_greedy(parallel=True, epochs=[1, 2, 3])]),
     ("pretraining.method", "plain layers", [_dae(), ("model.residual", True)]),
     ("pretraining.method", "plain layers", [_rbm(), ("model.normalization", "batch")]),
     ("model.activation", "sigmoid", [_rbm(), RELU]),
@@ -237,7 +260,15 @@ def test_a_combination_that_cannot_work_is_refused_with_its_place_and_a_sentence
     assert words in mistake.sentence
 
 
-FILES = (checkpoint_spec, data_spec, model_spec, pretraining_spec, recipe, training_spec)
+FILES = (
+    checkpoint_spec,
+    data_spec,
+    init_spec,
+    model_spec,
+    pretraining_spec,
+    recipe,
+    training_spec,
+)
 
 
 def test_every_mistake_that_the_recipe_knows_is_tested() -> None:
@@ -274,6 +305,12 @@ def test_a_mistake_inside_of_a_part_is_told_with_the_place_of_the_part() -> None
         ("data.scale", "log"),
         ("data.test_fraction", 1.0),
         ("data.split_seed", SEED_MAX + 1),
+        ("data.augment", {"flip": 1.1}),
+        ("data.augment", {"noise": -0.1}),
+        ("data.augment", {"cutout": SIDE_MAX + 1}),
+        ("data.normalize", {"mean": [0.0], "std": [0.0]}),
+        ("data.normalize", {"mean": [], "std": []}),
+        ("data.workers", PROCESSES_MAX + 1),
         ("model.kind", "cnn"),
         ("model.hidden", []),
         ("model.hidden", [0]),

@@ -30,7 +30,8 @@ def test_stages_follow_each_other_and_drop_the_last_partial_batch() -> None:
     assert [plan.steps for plan in plans] == [42, 14, 2]
     assert [plan.first_step for plan in plans] == [0, 42, 56]
     assert [plan.first_sample for plan in plans] == [0, 4200, 5600]
-    assert [plan.layer for plan in plans] == [0, 1, None]
+    assert [plan.layers for plan in plans] == [(0,), (1,), ()]
+    assert [plan.is_finetuning for plan in plans] == [False, False, True]
     assert plans[0].optimizer == Adam(name="adam", lr=3e-3)
 
 

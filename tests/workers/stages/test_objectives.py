@@ -11,7 +11,6 @@ from workers.contract.pretraining_spec import DenoisingAutoencoder, Rbm
 from workers.models.layered import seeded
 from workers.models.mlp import DenseLayer
 from workers.stages.denoising import Denoising
-from workers.stages.greedy import GreedyLayer
 from workers.stages.handover import bias_of_mean
 from workers.stages.rbm import RestrictedBoltzmannMachine
 
@@ -110,16 +109,6 @@ def test_nan_in_an_rbm_shows_in_its_error_and_raises_nothing() -> None:
     with torch.no_grad():
         stage.linear.weight[0, 0] = float("nan")
     assert bool(stage.loss(torch.rand(B, V), LABELS).isnan())
-
-
-def test_the_greedy_layer_learns_labels_under_a_head_that_is_not_the_nets() -> None:
-    layer = _layer()
-    stage = GreedyLayer(layer, MODEL, 3, seeded(0), torch.device("cpu"))
-    x = torch.rand(B, V)
-    logits = layer(x) @ stage.head.weight.T + stage.head.bias
-    expected = nn.functional.cross_entropy(logits, LABELS)
-    torch.testing.assert_close(stage.loss(x, LABELS), expected)
-    assert set(stage.own_tensors()) == {"weight", "bias"}
 
 
 def test_a_decoder_that_knows_nothing_else_gives_the_mean() -> None:

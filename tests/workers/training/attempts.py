@@ -126,7 +126,7 @@ def run_gang(
         context.Process(
             target=_rank,
             args=(rank, world_size, runs, meeting, tells_every_step, answers),
-            daemon=True,
+            daemon=False,  # a rank may have processes of its own; it is ended below
         )
         for rank in range(world_size)
     ]

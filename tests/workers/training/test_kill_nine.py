@@ -42,7 +42,13 @@ from workers.training import progress
 from workers.training.run import train
 
 WORLD_SIZE = 2
-DATA = {"source": "digits", "validation_fraction": 0.1}
+DATA = {
+    "source": "digits",
+    "image": True,
+    "validation_fraction": 0.1,
+    "augment": {"crop_padding": 1, "noise": 0.1},
+    "workers": 2,
+}
 MODEL = {"kind": "mlp", "hidden": [12, 9], "activation": "sigmoid", "init": "xavier", "gain": 4.0}
 PRETRAINING = {"method": "denoising_autoencoder", "epochs": 2, "batch_size": 101}
 TRAINING = {"epochs": 3, "batch_size": 101, "optimizer": {"name": "adam", "lr": 0.01}}

@@ -36,7 +36,11 @@ def test_a_deep_net_is_stuck_and_is_told_why(tmp_path: Path) -> None:
     assert [fact.code for fact in attempt.recorder.of(Noticed)] == ["vanishing_gradient"]
 
 
-@pytest.mark.parametrize("pretraining", [BCE, GREEDY], ids=["autoencoder", "greedy"])
+@pytest.mark.parametrize(
+    "pretraining",
+    [BCE, GREEDY, GREEDY | {"parallel": True}],
+    ids=["autoencoder", "greedy", "all at once"],
+)
 def test_pretraining_rescues_a_deep_net(pretraining: dict[str, Any], tmp_path: Path) -> None:
     attempt = run_alone(launch(_arm(10, pretraining), tmp_path))
     assert attempt.outcome.metrics["test_error"] < 8.0
