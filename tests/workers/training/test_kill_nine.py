@@ -47,16 +47,15 @@ DATA = {
     "image": True,
     "validation_fraction": 0.1,
     "augment": {"crop_padding": 1, "noise": 0.1},
-    "workers": 2,
 }
 MODEL = {"kind": "mlp", "hidden": [12, 9], "activation": "sigmoid", "init": "xavier", "gain": 4.0}
 PRETRAINING = {"method": "denoising_autoencoder", "epochs": 2, "batch_size": 101}
 TRAINING = {"epochs": 3, "batch_size": 101, "optimizer": {"name": "adam", "lr": 0.01}}
 
 
-def _recipe(parallel: str) -> Recipe:
+def _recipe(parallel: str, readers: int) -> Recipe:
     return recipe(
-        data=DATA,
+        data={**DATA, "workers": readers},
         model={**MODEL, "dropout": 0.1},
         pretraining=PRETRAINING,
         training={**TRAINING, "parallel": parallel},
@@ -126,7 +125,7 @@ def _gang(spec: LaunchSpec, folder: Path, victim: int = 0, dies_at: int | None =
         context.Process(
             target=_rank,
             args=(rank, spec, f"file://{folder}/{name}.meeting", told, victim, dies_at),
-            daemon=True,
+            daemon=False,  # a daemon may not have processes that read ahead
         )
         for rank in range(WORLD_SIZE)
     ]
@@ -206,12 +205,11 @@ def _check(told: Recipe, folder: Path, num_kills: int, seed: int) -> None:
 
 
 @pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
-def test_two_kills_change_no_bit(parallel: str, tmp_path: Path) -> None:
-    _check(_recipe(parallel), tmp_path, num_kills=2, seed=0)
+def test_a_kill_changes_no_bit(parallel: str, tmp_path: Path) -> None:
+    _check(_recipe(parallel, readers=0), tmp_path, num_kills=1, seed=0)
 
 
 @pytest.mark.soak
-@pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
-def test_ten_kills_change_no_bit(parallel: str, seed: int, tmp_path: Path) -> None:
-    _check(_recipe(parallel), tmp_path, num_kills=10, seed=seed)
+def test_ten_kills_change_no_bit_while_processes_read_ahead(parallel: str, tmp_path: Path) -> None:
+    _check(_recipe(parallel, readers=2), tmp_path, num_kills=10, seed=0)
