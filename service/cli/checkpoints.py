@@ -4,6 +4,7 @@ import importlib
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -17,7 +18,7 @@ DAMAGED = 1
 
 @click.group()
 def checkpoints() -> None:
-    """List, show, verify, keep and export checkpoints."""
+    """List, show, verify, keep and export checkpoints; import weights."""
 
 
 @checkpoints.command("list")
@@ -126,13 +127,7 @@ def export(job: str, out: Path, path: str | None, form: str) -> None:
         raise NotFound(f"there is no checkpoint {path or ''} of {job}".replace("  ", " "))
     if not out.absolute().parent.is_dir():
         raise BadInput(f"there is no folder {out.absolute().parent}", place="OUT")
-    try:
-        failures = importlib.import_module("workers.contract.outcome")
-        module = importlib.import_module("workers.training.export")
-    except ModuleNotFoundError as error:
-        raise BadInput(
-            f"an export needs {error.name}", remedy="pip install 'strata[worker]'"
-        ) from error
+    module, failures = _workers_side("workers.training.export", "an export")
     try:
         module.export(settings.storage_url, json.dumps(refs[0]), form, out)
     except failures.ConfigFailure as error:
@@ -140,6 +135,37 @@ def export(job: str, out: Path, path: str | None, form: str) -> None:
     except failures.StorageFailure as error:
         raise Unreachable(str(error), remedy="is STRATA_STORAGE_URL right?") from error
     click.echo(f"{refs[0]['path']} -> {out}")
+
+
+@checkpoints.command("import")
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--model", required=True, help="resnet18, 34, 50, 101 or 152, or inception_v3.")
+@click.option("--to", required=True, help="Where in storage; best *.safetensors.")
+@click.option(
+    "--classes",
+    type=click.IntRange(min=2),
+    help="Of the net that begins with them; with others than FILE's its head is left out.",
+)
+def import_(file: Path, model: str, to: str, classes: int | None) -> None:
+    """Bring published weights, a .safetensors or .pt FILE, to where jobs can begin from them.
+
+    Their tensors are named as torchvision names them. Nothing in FILE is run.
+    """
+    settings = read_settings()
+    module, failures = _workers_side("workers.training.importing", "an import")
+    try:
+        done = module.import_weights(
+            file, model, classes, to, settings.storage_url, settings.data_roots
+        )
+    except failures.ConfigFailure as error:
+        raise BadInput(str(error)) from error
+    except failures.StorageFailure as error:
+        raise Unreachable(str(error), remedy="is STRATA_STORAGE_URL right?") from error
+    left_out = f"; left out: {', '.join(done.left_out)}" if done.left_out else ""
+    click.echo(f"{file} -> {to}: {done.num_tensors} tensors{left_out}. In a job's file:")
+    click.echo(f"init_from:\n  weights: {to}\n  sha256: {done.sha256}")
+    if done.left_out:
+        click.echo("  partial: true")
 
 
 @checkpoints.command("verify")
@@ -156,3 +182,13 @@ def verify(job: str, path: str | None, output: str) -> None:
             click.echo(f"{one['path']}: {one['damage'] or 'whole'}")
     if any(one["damage"] for one in verified):
         sys.exit(DAMAGED)
+
+
+def _workers_side(name: str, what: str) -> tuple[Any, Any]:
+    """A module of the workers, and the failures that it raises."""
+    try:
+        return importlib.import_module(name), importlib.import_module("workers.contract.outcome")
+    except ModuleNotFoundError as error:
+        raise BadInput(
+            f"{what} needs {error.name}", remedy="pip install 'strata[worker]'"
+        ) from error

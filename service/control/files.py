@@ -18,28 +18,30 @@ LOG_BYTES_MAX = 1 << 20  # one answer; the reader asks again with the cursor
 LOG_CHUNKS_MAX = 200  # the same: chunks of one answer, each a request to an object store
 
 
-def data_place(path: str, storage_url: str, data_roots: tuple[str, ...]) -> str:
-    """The URL of a spec's data path; BadInput where it may not be read or is not there."""
-    place = resolve_data(path, storage_url, data_roots)
-    if place is None:
+def data_place(
+    path: str, storage_url: str, data_roots: tuple[str, ...], place: str = "data.path"
+) -> str:
+    """The URL of a spec's path of data; BadInput at `place` where it can't be read from there."""
+    url = resolve_data(path, storage_url, data_roots)
+    if url is None:
         raise BadInput(
             f"{path!r} lies outside of the storage at {storage_url}",
-            place="data.path",
+            place=place,
             remedy="put the data below it and write the path from there, "
             "or name its folder in STRATA_DATA_ROOTS",
         )
     from fsspec.core import url_to_fs
 
     try:
-        files, inside = url_to_fs(place)
+        files, inside = url_to_fs(url)
         is_there = files.exists(inside)
     except Exception:  # noqa: BLE001  # any storage's own: a missing library, no credentials here
-        return place  # only the workers can look there
+        return url  # only the workers can look there
     if not is_there:
         raise BadInput(
-            f"there is no {place}", place="data.path", remedy="put the data there, or mend the path"
+            f"there is no {url}", place=place, remedy="put the data there, or mend the path"
         )
-    return place
+    return url
 
 
 class Files:

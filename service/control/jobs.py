@@ -263,6 +263,9 @@ class Jobs:
         path = getattr(spec.data, "path", None)
         if path is not None:
             data_place(path, self._storage_url, self._data_roots)
+        if spec.init_from is not None and spec.init_from.weights is not None:
+            weights = spec.init_from.weights
+            data_place(weights, self._storage_url, self._data_roots, place="init_from.weights")
         if spec.code is not None:
             self._code.check(spec.code)
         asked = spec.resources

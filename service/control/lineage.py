@@ -28,7 +28,7 @@ def with_ancestor(
         BadInput: the job is another project's, or has no such checkpoint.
     """
     init = spec.init_from
-    if init is None:
+    if init is None or init.source is None:  # weights from elsewhere are no job's
         return spec, None
     known = earlier.spec.init_from if earlier is not None else None
     if known is not None and (known.source, known.partial) == (init.source, init.partial):

@@ -1,5 +1,7 @@
 """`init_from` is one certain checkpoint from the moment of submission, and it is kept."""
 
+from pathlib import Path
+
 import pytest
 
 from service.domain.errors import BadInput, Conflict, NotFound
@@ -70,6 +72,18 @@ def test_a_checkpoint_that_is_not_there_is_refused_at_its_place(house: House) ->
         house.jobs.dry_run(a_spec(init_from=source.id, project="other"))
     with pytest.raises(NotFound):
         house.submit(init_from="nobody")
+
+
+def test_weights_that_are_not_there_are_refused_before_the_job_waits(house: House) -> None:
+    for weights, said in (("none.safetensors", "there is no"), ("/etc/passwd", "lies outside")):
+        with pytest.raises(BadInput, match=said) as caught:
+            house.submit(init_from={"weights": weights})
+        assert caught.value.place == "init_from.weights"
+    (Path(house.storage_url.removeprefix("file://")) / "w.safetensors").write_bytes(b"")
+    child = house.submit(init_from={"weights": "w.safetensors"})
+    assert child.spec.recipe.init_from == child.spec.init_from
+    assert child.spec.init_from is not None
+    assert child.spec.init_from.path is None
 
 
 def test_what_people_write_in_the_place_of_the_service_is_replaced(house: House) -> None:
