@@ -115,7 +115,7 @@ def _decode(task: tuple[Path, float]) -> float:
 
 
 def main() -> None:
-    """Run all in turns and print the median of the ratios, and of their shares of what is to get."""
+    """Run all in turns and print the medians of the ratio, and of its share of the bare one."""
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -13,6 +13,7 @@ training part; none: as stored."""
 
 SIDE_MAX = 4096  # pixels; one image of this side is 200 MB of float32 numbers
 CHANNELS_MAX = 1024  # more are a dimension in the wrong place
+SHUFFLE_SHARDS_MAX = 1000  # all of them are open at once
 PROCESSES_MAX = 64  # of one rank; a node has no more cores to spare for each of its ranks
 
 Pixels = Annotated[int, Field(ge=0, le=SIDE_MAX)]
@@ -119,6 +120,25 @@ class ImageFolderData(Samples):
     split_seed: Seed = 0
 
 
+class StreamData(Samples):
+    """Shards of samples in a folder, larger than memory; `strata data shard` writes them.
+
+    Its parts are the folders `train`, `validation` and `test`, of which only the first must be.
+    """
+
+    source: Literal["stream"]
+    path: Annotated[str, Field(min_length=1)]
+    shuffle_shards: Annotated[int, Field(ge=1, le=SHUFFLE_SHARDS_MAX)] = 4
+    """Shards whose samples are mixed, in an order of shards that is new in each epoch."""
+    scale: Literal["unit", "none"] = "unit"
+    """unit: bytes are divided by 255, other numbers are as they are stored."""
+
+    @property
+    def validation_fraction(self) -> float:
+        """Unknown before the folder is read; what needs a validation part finds out there."""
+        return 1.0
+
+
 DataSpec = Annotated[
-    DigitsData | IdxData | NpzData | ImageFolderData, Field(discriminator="source")
+    DigitsData | IdxData | NpzData | ImageFolderData | StreamData, Field(discriminator="source")
 ]

@@ -17,6 +17,7 @@ from workers.contract.data_spec import (
     ImageFolderData,
     NpzData,
     Scale,
+    StreamData,
 )
 from workers.contract.outcome import ConfigFailure
 from workers.data.augment import augmented, normalized
@@ -93,6 +94,11 @@ def load_dataset(spec: DataSpec, places: Places, seed: int = 0) -> Dataset:
     """
     if isinstance(spec, ImageFolderData):
         return Dataset(*load_images(spec, places)).shown(spec, seed)
+    if isinstance(spec, StreamData):
+        from workers.data.stream import open_stream
+
+        train, validation, test = open_stream(spec, places)
+        return Dataset(train, validation, test, train.index.num_classes).shown(spec, seed)
     return _in_memory(spec, places).shown(spec, seed)
 
 
