@@ -1,15 +1,14 @@
 """`strata checkpoints`: which there are, what they hold, whether they are what they were."""
 
-import importlib
 import json
 import sys
 from pathlib import Path
-from typing import Any
 
 import click
 
 from service.cli.door import open_door, server_door
 from service.cli.render import ago, output_option, print_json, print_table, size
+from service.cli.workers_side import workers_side
 from service.domain.errors import BadInput, NotFound, Unreachable
 from service.settings import read_settings
 
@@ -127,7 +126,7 @@ def export(job: str, out: Path, path: str | None, form: str) -> None:
         raise NotFound(f"there is no checkpoint {path or ''} of {job}".replace("  ", " "))
     if not out.absolute().parent.is_dir():
         raise BadInput(f"there is no folder {out.absolute().parent}", place="OUT")
-    module, failures = _workers_side("workers.training.export", "an export")
+    module, failures = workers_side("workers.training.export", "an export")
     try:
         module.export(settings.storage_url, json.dumps(refs[0]), form, out)
     except failures.ConfigFailure as error:
@@ -152,7 +151,7 @@ def import_(file: Path, model: str, to: str, classes: int | None) -> None:
     Their tensors are named as torchvision names them. Nothing in FILE is run.
     """
     settings = read_settings()
-    module, failures = _workers_side("workers.training.importing", "an import")
+    module, failures = workers_side("workers.training.importing", "an import")
     try:
         done = module.import_weights(
             file, model, classes, to, settings.storage_url, settings.data_roots
@@ -182,13 +181,3 @@ def verify(job: str, path: str | None, output: str) -> None:
             click.echo(f"{one['path']}: {one['damage'] or 'whole'}")
     if any(one["damage"] for one in verified):
         sys.exit(DAMAGED)
-
-
-def _workers_side(name: str, what: str) -> tuple[Any, Any]:
-    """A module of the workers, and the failures that it raises."""
-    try:
-        return importlib.import_module(name), importlib.import_module("workers.contract.outcome")
-    except ModuleNotFoundError as error:
-        raise BadInput(
-            f"{what} needs {error.name}", remedy="pip install 'strata[worker]'"
-        ) from error

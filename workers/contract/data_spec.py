@@ -1,10 +1,10 @@
 """Where a job's data comes from, and how it is divided and scaled."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
-from workers.contract.recipe_words import Fraction, Rate, RecipeMistake, Seed
+from workers.contract.recipe_words import OPTIONS_MAX, Entry, Fraction, Rate, RecipeMistake, Seed
 from workers.contract.wire import Written
 
 Scale = Literal["unit", "standardize", "none"]
@@ -16,6 +16,11 @@ CHANNELS_MAX = 1024  # more are a dimension in the wrong place
 SHUFFLE_SHARDS_MAX = 1000  # all of them are open at once
 PROCESSES_MAX = 64  # of one rank; a node has no more cores to spare for each of its ranks
 
+SAMPLES_MAX = 1_000_000_000  # their numbers alone take 8 GB
+FEATURES_MAX = 10_000  # names of columns; a wider table is better a .npy file
+
+Path = Annotated[str, Field(min_length=1)]
+Positive = Annotated[int, Field(ge=1, le=SIDE_MAX * SIDE_MAX)]
 Pixels = Annotated[int, Field(ge=0, le=SIDE_MAX)]
 
 
@@ -75,7 +80,7 @@ class IdxData(Samples):
     """A folder with MNIST's four files (`train-images-idx3-ubyte` and so on, also as .gz)."""
 
     source: Literal["idx"]
-    path: Annotated[str, Field(min_length=1)]
+    path: Path
     validation_fraction: Fraction = 0.0
     scale: Scale = "unit"
     split_seed: Seed = 0
@@ -85,7 +90,7 @@ class NpzData(Samples):
     """One .npz file: features `x` (n, ...) and integer labels `y` (n,), optionally a test part."""
 
     source: Literal["npz"]
-    path: Annotated[str, Field(min_length=1)]
+    path: Path
     x: str = "x"
     y: str = "y"
     x_test: str | None = None
@@ -102,6 +107,84 @@ class NpzData(Samples):
         return self
 
 
+class NpyData(Samples):
+    """.npy files: features (n, ...), read by memory map, and integer labels (n,)."""
+
+    source: Literal["npy"]
+    x: Path
+    y: Path
+    x_test: Path | None = None
+    y_test: Path | None = None
+    sequences: bool = False
+    """Samples (T, F) are sequences; else (H, W) are grey images."""
+    test_fraction: Fraction = 0.2
+    validation_fraction: Fraction = 0.0
+    scale: Scale = "none"
+    split_seed: Seed = 0
+
+    @model_validator(mode="after")
+    def _test_part_is_whole(self) -> Self:
+        if (self.x_test is None) != (self.y_test is None):
+            raise RecipeMistake("x_test", "name both x_test and y_test, or neither")
+        return self
+
+
+class TableData(Samples):
+    """A table, one row for each sample: a file, or a folder of such."""
+
+    source: Literal["csv", "parquet"]
+    path: Path
+    label: Annotated[str, Field(min_length=1)]
+    """The column of the classes: whole numbers from 0, or names, numbered in their order."""
+    features: Annotated[tuple[str, ...], Field(min_length=1, max_length=FEATURES_MAX)] | None = None
+    """Columns of numbers; None: all others."""
+    test_fraction: Fraction = 0.2
+    validation_fraction: Fraction = 0.0
+    scale: Scale = "standardize"
+    split_seed: Seed = 0
+
+
+class SyntheticData(Samples):
+    """Noise around a mean of each class, made when it is asked for: to try out and to measure."""
+
+    source: Literal["synthetic"]
+    shape: Annotated[tuple[Positive, ...], Field(min_length=1, max_length=3)]
+    classes: Annotated[int, Field(ge=2, le=65_536)] = 10
+    samples: Annotated[int, Field(ge=1, le=SAMPLES_MAX)] = 10_000
+    test_samples: Annotated[int, Field(ge=0, le=SAMPLES_MAX)] = 1_000
+    validation_samples: Annotated[int, Field(ge=0, le=SAMPLES_MAX)] = 0
+    noise: Annotated[float, Field(ge=0.0, le=100.0)] = 1.0
+    """Its standard deviation, over that of the classes' means."""
+    scale: Literal["unit"] = "unit"
+    data_seed: Seed = 0
+
+    @property
+    def validation_fraction(self) -> float:
+        """The share of the validation part."""
+        return self.validation_samples / (self.samples + self.validation_samples)
+
+
+class CustomData(Samples):
+    """Samples from a callable of the user's own, in the packed `code:` or installed on the workers.
+
+    `callable(**options)` returns (x, y) or (x, y, x_test, y_test). What is no array but has a
+    `shape` (n, ...), and gives rows for an array of their numbers by `x[numbers]`, is never read
+    whole.
+    """
+
+    model_config = ConfigDict(serialize_by_alias=True)
+
+    source: Literal["custom"]
+    entry: Entry
+    options: Annotated[dict[str, Any], Field(max_length=OPTIONS_MAX)] = {}
+    sequences: bool = False
+    """Samples (T, F) are sequences; else (H, W) are grey images."""
+    test_fraction: Fraction = 0.2
+    validation_fraction: Fraction = 0.0
+    scale: Scale = "none"
+    split_seed: Seed = 0
+
+
 class ImageFolderData(Samples):
     """A folder with one folder of .jpg and .png files for each class.
 
@@ -110,7 +193,7 @@ class ImageFolderData(Samples):
     """
 
     source: Literal["image_folder"]
-    path: Annotated[str, Field(min_length=1)]
+    path: Path
     size: Annotated[int, Field(ge=1, le=SIDE_MAX)]
     """Pixels: the shorter side becomes as long, and the middle square is cut out."""
     channels: Literal[1, 3] = 3  # grey, or colours
@@ -127,7 +210,7 @@ class StreamData(Samples):
     """
 
     source: Literal["stream"]
-    path: Annotated[str, Field(min_length=1)]
+    path: Path
     shuffle_shards: Annotated[int, Field(ge=1, le=SHUFFLE_SHARDS_MAX)] = 4
     """Shards whose samples are mixed, in an order of shards that is new in each epoch."""
     scale: Literal["unit", "none"] = "unit"
@@ -140,5 +223,14 @@ class StreamData(Samples):
 
 
 DataSpec = Annotated[
-    DigitsData | IdxData | NpzData | ImageFolderData | StreamData, Field(discriminator="source")
+    DigitsData
+    | IdxData
+    | NpzData
+    | NpyData
+    | TableData
+    | ImageFolderData
+    | StreamData
+    | SyntheticData
+    | CustomData,
+    Field(discriminator="source"),
 ]

@@ -4,12 +4,19 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import ConfigDict, Field, model_validator
 
-from workers.contract.recipe_words import LAYERS_MAX, Fraction, Rate, RecipeMistake, Units
+from workers.contract.recipe_words import (
+    LAYERS_MAX,
+    OPTIONS_MAX,
+    Entry,
+    Fraction,
+    Rate,
+    RecipeMistake,
+    Units,
+)
 from workers.contract.wire import Written
 
 HEADS_MAX = 256
 PATCH_MAX = 256  # pixels
-OPTIONS_MAX = 64
 
 CIFAR_DEPTHS = (20, 32, 44, 56, 110)
 """6 n + 2 layers in three groups of n blocks, for small images (He et al., 2015, section 4.2)."""
@@ -118,10 +125,7 @@ class CustomModel(Written):
     model_config = ConfigDict(serialize_by_alias=True)
 
     kind: Literal["custom"]
-    entry: Annotated[
-        str,
-        Field(alias="import", pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$", max_length=300),
-    ]
+    entry: Entry
     options: Annotated[dict[str, Any], Field(max_length=OPTIONS_MAX)] = {}
 
     @property

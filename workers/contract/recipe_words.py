@@ -14,12 +14,18 @@ STEPS_MAX = 1_000_000_000  # more than any job makes: "never" within a stage
 BATCH_SIZE_MAX = 1_000_000
 SEED_MAX = 2**32 - 1  # NumPy seeds are 32 bits wide
 
+OPTIONS_MAX = 64  # of a callable of the user's own
+
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
 Rate = Annotated[float, Field(gt=0.0)]
 NotNegative = Annotated[float, Field(ge=0.0)]
 Epochs = Annotated[int, Field(ge=1, le=EPOCHS_MAX)]
 BatchSize = Annotated[int, Field(ge=1, le=BATCH_SIZE_MAX)]
 Units = Annotated[int, Field(ge=1, le=UNITS_MAX)]
+Entry = Annotated[
+    str, Field(alias="import", pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$", max_length=300)
+]
+"""`import: package.module:callable`."""
 Seed = Annotated[int, Field(ge=0, le=SEED_MAX)]
 
 

@@ -1,9 +1,6 @@
 """Shows the training images otherwise in each epoch, by a chance that follows from their numbers.
 
-Chance is no generator, whose state would depend on what was asked before, but a hash of (the job's
-seed, what for, the epoch, the sample's number): the same bits in any batch, rank and process.
-The hash is splitmix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number generators",
-2014). Letters: B images at once, C channels, H and W pixels.
+Letters: B images at once, C channels, H and W pixels.
 """
 
 import hashlib
@@ -15,16 +12,11 @@ from torch import Tensor
 
 from workers.contract.data_spec import Augment, Normalize
 from workers.contract.outcome import ConfigFailure
+from workers.data.chance import Draws
 from workers.data.part import Around, Part
 from workers.data.seeds import derived_seed
 
 IMAGE_DIMENSIONS = 3  # (C, H, W)
-
-# Of splitmix64, as the signed 64-bit numbers that torch has; their products wrap as they must.
-GOLDEN = 0x9E3779B97F4A7C15 - 2**64
-MULTIPLIERS = (0xBF58476D1CE4E5B9 - 2**64, 0x94D049BB133111EB - 2**64)
-SHIFTS = (30, 27, 31)
-UNIFORM_BITS = 52  # so that a half more is still exact as a float64, and less than 1
 
 
 @dataclass(frozen=True)
@@ -47,7 +39,7 @@ class Augmented(Around):
     def rows(self, indices_B: Tensor, epoch: int) -> Tensor:
         """Return some images as they look in an epoch, (B, C, H, W)."""
         x_BCHW = self.part.rows(indices_B, epoch)
-        draws = _Draws(indices_B.to(x_BCHW.device), epoch, self.seed)
+        draws = Draws(indices_B.to(x_BCHW.device), epoch, self.seed)
         spec = self.spec
         if spec.crop_padding > 0:
             x_BCHW = _cropped(x_BCHW, spec.crop_padding, draws)
@@ -133,53 +125,7 @@ def _check_images(part: Part, key: str) -> None:
         )
 
 
-class _Draws:
-    """What chance gives to some samples in one epoch; other words, other chance."""
-
-    def __init__(self, indices_B: Tensor, epoch: int, seed: int) -> None:
-        self._indices_B = indices_B
-        self._epoch = epoch
-        self._seed = seed
-
-    def uniform(self, what_for: str) -> Tensor:
-        """Return a number in (0, 1) for each sample, (B,) float64."""
-        return _uniform(self._bits(what_for))
-
-    def below(self, what_for: str, limit: int) -> Tensor:
-        """Return a whole number in [0, limit) for each sample, (B,) int64."""
-        return (self.uniform(what_for) * limit).long().clamp(max=limit - 1)
-
-    def normal(self, what_for: str, shape: torch.Size) -> Tensor:
-        """Return standard normal numbers of a shape for each sample, (B, *shape) float32."""
-        places = torch.arange(shape.numel(), device=self._indices_B.device)
-        bits = _mixed(self._bits(what_for)[:, None] + (places + 1) * GOLDEN)
-        # By the inverse of the distribution: it needs one uniform number for each normal one.
-        normal: Tensor = torch.special.ndtri(_uniform(bits))
-        return normal.float().view(-1, *shape)
-
-    def _bits(self, what_for: str) -> Tensor:
-        key = derived_seed(self._seed, what_for, self._epoch)
-        return _mixed((self._indices_B + 1) * GOLDEN + key)
-
-
-def _mixed(bits: Tensor) -> Tensor:
-    """The finalizer of splitmix64: every bit of the result hangs on every bit, int64."""
-    for shift, multiplier in zip(SHIFTS, MULTIPLIERS, strict=False):
-        bits = (bits ^ _shifted(bits, shift)) * multiplier
-    return bits ^ _shifted(bits, SHIFTS[-1])
-
-
-def _shifted(bits: Tensor, places: int) -> Tensor:
-    """Shift to the right and fill with zeros; torch fills with the sign."""
-    return (bits >> places) & ((1 << (64 - places)) - 1)
-
-
-def _uniform(bits: Tensor) -> Tensor:
-    """Make of each 64 bits a number in (0, 1), float64."""
-    return (_shifted(bits, 64 - UNIFORM_BITS).double() + 0.5).mul(2.0**-UNIFORM_BITS)
-
-
-def _cropped(x_BCHW: Tensor, padding: int, draws: _Draws) -> Tensor:
+def _cropped(x_BCHW: Tensor, padding: int, draws: Draws) -> Tensor:
     """Pad with zeros on each side, and cut the old size out anywhere."""
     num, channels, height, width = x_BCHW.shape
     padded: Tensor = torch.nn.functional.pad(x_BCHW, (padding,) * 4)
@@ -195,7 +141,7 @@ def _cropped(x_BCHW: Tensor, padding: int, draws: _Draws) -> Tensor:
     ]
 
 
-def _cut_out(x_BCHW: Tensor, side: int, draws: _Draws) -> Tensor:
+def _cut_out(x_BCHW: Tensor, side: int, draws: Draws) -> Tensor:
     """Set a square to zero, which may stand over the edge (DeVries and Taylor, 2017)."""
     height, width = x_BCHW.shape[2:]
     is_cut_BH = _in_window(height, side, draws.below("cutout row", height))

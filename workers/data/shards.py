@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from workers.contract.outcome import ConfigFailure
+from workers.contract.outcome import ConfigFailure, StorageFailure
+from workers.data.sources import Places
 
 VERSION = 1
 INDEX = "index.json"
@@ -130,6 +131,45 @@ def write_shards(
     return index
 
 
+def shard_files(
+    x_path: Path,
+    y_path: Path,
+    to: str,
+    storage_url: str,
+    data_roots: tuple[str, ...],
+    shard_bytes: int,
+) -> Index:
+    """Write .npy files, which may be larger than memory, as one part of a stream.
+
+    Raises:
+        ConfigFailure: the files do not fit together, or `to` is outside or taken.
+        StorageFailure: storage can't be written.
+    """
+    import fsspec
+
+    url = Places(storage_url, data_roots).url(to)
+    x, y = (_mapped(path) for path in (x_path, y_path))
+    if x.ndim < 2 or x.dtype.kind not in "buif" or y.dtype.kind not in "bui" or len(x) == 0:
+        raise ConfigFailure(
+            f"{x_path} and {y_path}: samples are numbers (n, ...) and labels are integers (n,), "
+            f"not {x.dtype} {x.shape} and {y.dtype} {y.shape}"
+        )
+    if y.shape != (len(x),) or int(y.min()) < 0:
+        raise ConfigFailure(
+            f"{y_path}: give {len(x)} labels of 0 or more, one for each sample, not {y.shape} "
+            f"from {y.min()} on"
+        )
+    rows = max(1, shard_bytes // max(1, x[0].nbytes))
+    pieces = ((x[k : k + rows], y[k : k + rows]) for k in range(0, len(x), rows))
+    try:
+        system, root = fsspec.core.url_to_fs(url)
+        if system.exists(f"{root}/{INDEX}"):
+            raise ConfigFailure(f"{to} has a stream already; write to another place")
+        return write_shards(pieces, url, shard_bytes)
+    except OSError as error:
+        raise StorageFailure(f"{url} can't be written: {error}") from error
+
+
 def sha256_of(path: Path) -> str:
     """Return the hash of a file."""
     hashed = hashlib.sha256()
@@ -137,6 +177,14 @@ def sha256_of(path: Path) -> str:
         while content := stream.read(HASHED_AT_ONCE):
             hashed.update(content)
     return hashed.hexdigest()
+
+
+def _mapped(path: Path) -> Array:
+    try:
+        found: Array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, EOFError, OSError) as error:
+        raise ConfigFailure(f"{path} is no .npy file of numbers: {error}") from error
+    return found
 
 
 def _regrouped(

@@ -1,12 +1,11 @@
 """A net of the user's own, from a callable that the recipe names."""
 
-import importlib
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from workers.contract.entry import called
 from workers.contract.model_spec import CustomModel
 from workers.contract.outcome import ConfigFailure
 from workers.models.layered import Layer, Layered
@@ -33,16 +32,10 @@ def build_custom(
     Raises:
         ConfigFailure: it can't be imported, or gives something else than layers and a head.
     """
-    build = _imported(model.entry)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(generator.initial_seed())
-        try:
-            built = build(shape, num_classes, generator, **model.options)
-        except TypeError as error:
-            raise ConfigFailure(
-                f"model.import: {model.entry} can't be called with (shape, num_classes, generator"
-                f"{''.join(f', {name}' for name in model.options)}): {error}"
-            ) from error
+        arguments = (shape, num_classes, generator)
+        built = called(model.entry, "model", *arguments, **model.options)
     if isinstance(built, Layered):
         return built
     try:
@@ -53,20 +46,6 @@ def build_custom(
     if not named or not all(isinstance(module, nn.Module) for module in (*_of(named), head)):
         raise _not_a_net(model.entry)
     return Layered([Wrapped(module) for module in _of(named)], head, [name for name, _ in named])
-
-
-def _imported(entry: str) -> Any:
-    module, _, name = entry.partition(":")
-    try:
-        found = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise ConfigFailure(
-            f"model.import: {entry} can't be imported ({error}); is it in the folder that `code:` "
-            "names, or installed on the workers?"
-        ) from error
-    if not callable(found):
-        raise ConfigFailure(f"model.import: {entry} is no callable")
-    return found
 
 
 def _of(named: Sequence[tuple[str, nn.Module]]) -> list[nn.Module]:

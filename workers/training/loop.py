@@ -66,7 +66,7 @@ class StageLoop:
         self._diagnostics: Diagnostics | None = None
         if is_finetuned and seat.is_first and not is_sharded(objective):
             self._diagnostics = Diagnostics(course.net)
-        self._metrics: dict[str, float] = {}  # of the last look, until they are told
+        self._metrics: dict[str, float] = {}  # of the last look and evaluation, until they are told
 
     def go_on_at(self, position: Position) -> None:
         """Move to another place of the stage, whose state has been restored."""
@@ -192,6 +192,7 @@ class StageLoop:
         self._course.listener.phase("evaluate")
         with self._trained.optimizer.averaged():
             metrics = evaluate(self._course.net, validation, self._course.seat)
+        self._metrics |= {f"validation_{name}": value for name, value in metrics.items()}
         step = self._plan.first_step + self.position.stage_step
         best = self._course.recipe.checkpoint.best
         self.position = self.position.evaluated(step, metrics, best)
@@ -228,8 +229,9 @@ class StageLoop:
 
     def _conclude(self, look: Look) -> None:
         assert self._diagnostics is not None
-        self._metrics = self._diagnostics.metrics(look)
-        for noticed in self._diagnostics.verdicts(self._metrics):
+        figures = self._diagnostics.metrics(look)
+        self._metrics |= figures
+        for noticed in self._diagnostics.verdicts(figures):
             if noticed.code not in self.position.noticed:
                 self._course.tell(noticed)
                 codes = (*self.position.noticed, noticed.code)

@@ -11,12 +11,11 @@ import pytest
 import torch
 from pydantic import TypeAdapter
 from sklearn.datasets import load_digits
-from torch import Tensor
 
+from tests.workers.data.looking import features, labels
 from workers.contract.data_spec import DataSpec
 from workers.contract.outcome import ConfigFailure
 from workers.data.dataset import Dataset, load_dataset
-from workers.data.part import Part
 from workers.data.sources import Places, read_source
 from workers.data.split import stratified
 
@@ -24,14 +23,6 @@ from workers.data.split import stratified
 def _load(storage: Path | str, roots: tuple[str, ...] = (), **spec: Any) -> Dataset:
     parsed: Any = TypeAdapter(DataSpec).validate_python(spec)
     return load_dataset(parsed, Places(str(storage), roots))
-
-
-def _features(part: Part) -> Tensor:
-    return torch.cat(list(part.passes()))
-
-
-def _labels(part: Part) -> Tensor:
-    return part.labels(torch.arange(len(part)))
 
 
 def _idx(array: np.ndarray[Any, Any]) -> bytes:
@@ -62,10 +53,10 @@ def test_digits_are_those_of_scikit_learn() -> None:
 
 
 def test_digits_are_images_where_that_is_asked_for() -> None:
-    vectors = _features(_load("/nowhere", source="digits").train)
+    vectors = features(_load("/nowhere", source="digits").train)
     images = _load("/nowhere", source="digits", image=True)
     assert images.shape == (1, 8, 8)
-    assert torch.equal(_features(images.train).flatten(1), vectors)
+    assert torch.equal(features(images.train).flatten(1), vectors)
 
 
 def test_digits_are_divided_by_class_and_scaled_to_the_unit() -> None:
@@ -74,8 +65,8 @@ def test_digits_are_divided_by_class_and_scaled_to_the_unit() -> None:
     assert data.validation is not None
     assert (len(data.train), len(data.validation), len(data.test)) == (1293, 144, 360)
     assert (data.shape, data.num_classes) == ((64,), 10)
-    assert float(_features(data.train).max()) == 1.0
-    parts = [_labels(part).bincount() for part in (data.train, data.validation, data.test)]
+    assert float(features(data.train).max()) == 1.0
+    parts = [labels(part).bincount() for part in (data.train, data.validation, data.test)]
     shares = sum(parts) * (360 / 1797)
     assert float((parts[2] - shares).abs().max()) < 1.0
 
@@ -96,8 +87,8 @@ def test_idx_files_are_read_plain_and_packed(packed: bool, tmp_path: Path) -> No
     data = _load(tmp_path, source="idx", path="mnist")
     assert data.test is not None
     expected = torch.from_numpy(images.reshape(30, 1, 4, 4) / 255.0).float()
-    torch.testing.assert_close(_features(data.train), expected)
-    assert _labels(data.train).tolist() == [k % 3 for k in range(30)]
+    torch.testing.assert_close(features(data.train), expected)
+    assert labels(data.train).tolist() == [k % 3 for k in range(30)]
     assert len(data.test) == 12
 
 
@@ -117,8 +108,8 @@ def test_npz_comes_from_any_url_below_a_data_root() -> None:
     data = data.flat()
     assert data.shape == (4,)
     assert len(data.train) == 8
-    torch.testing.assert_close(_features(data.train).mean(0), torch.zeros(4), atol=1e-6, rtol=0)
-    torch.testing.assert_close(_features(data.train).std(0, correction=0), torch.ones(4))
+    torch.testing.assert_close(features(data.train).mean(0), torch.zeros(4), atol=1e-6, rtol=0)
+    torch.testing.assert_close(features(data.train).std(0, correction=0), torch.ones(4))
 
 
 def test_npz_may_bring_its_own_test_part(tmp_path: Path) -> None:
@@ -129,7 +120,7 @@ def test_npz_may_bring_its_own_test_part(tmp_path: Path) -> None:
     )
     assert data.test is not None
     assert len(data.train) == 6
-    assert _features(data.test).tolist() == [[4.0, 4.0], [4.0, 4.0]]
+    assert features(data.test).tolist() == [[4.0, 4.0], [4.0, 4.0]]
 
 
 BAD_ARRAYS: dict[str, tuple[dict[str, Any], str]] = {
