@@ -13,6 +13,7 @@ BANDS = {  # test error in %: seed 0, two workers, wide margins around the publi
     "digits-shallow": (0.0, 6.0),
     "digits-deep-stuck": (80.0, 100.0),
     "digits-pretrained-rbm": (0.0, 8.0),
+    "digits-pretrained-pcd": (0.0, 8.0),
     "digits-pretrained-dae": (0.0, 8.0),
     "digits-pretrained-greedy": (0.0, 8.0),
     "digits-resnet-greedy": (0.0, 8.0),

@@ -25,6 +25,9 @@ Corruption = Literal["masking", "gaussian", "salt_and_pepper", "none"]
 AUX_HEAD_DEPTH_MAX = 16  # a deeper head learns the labels by itself, and leaves the layer nothing
 
 
+SLOPES = ("sigmoid", "tanh", "relu")  # activations whose slope follows from their value
+
+
 class _Pretraining(Written):
     """What every method has; a list gives one value for each pretrained layer."""
 
@@ -33,6 +36,7 @@ class _Pretraining(Written):
     batch_size: BatchSize = 100
     cache: Literal["memory", "disk", "none"] = "memory"
     """Where the codes of the layers below are kept: on disk, retries and other jobs find them."""
+    lr: Rate | tuple[Rate, ...]
     early_stop: EarlyStop | None = None
     data: DataSpec | None = None
     """Samples without labels to learn from instead, of the same shape: their training part."""
@@ -41,12 +45,16 @@ class _Pretraining(Written):
         """The epochs of `layer`, counted from 0 at the input."""
         return self.epochs if isinstance(self.epochs, int) else self.epochs[layer]
 
+    def lr_of(self, layer: int) -> float:
+        """The learning rate of `layer`, counted from 0 at the input."""
+        return self.lr if isinstance(self.lr, float) else self.lr[layer]
+
 
 class DenoisingAutoencoder(_Pretraining):
     """Each layer learns to restore its clean input from a corrupted one (Vincent et al., 2008)."""
 
     method: Literal["denoising_autoencoder"]
-    lr: Rate = 3e-3
+    lr: Rate | tuple[Rate, ...] = 3e-3
     optimizer: Literal["adam", "sgd"] = "adam"
     corruption: Corruption = "masking"
     corruption_level: (
@@ -55,6 +63,12 @@ class DenoisingAutoencoder(_Pretraining):
     ) = 0.25
     tied_weights: bool = True
     reconstruction_loss: Literal["bce", "mse"] = "bce"
+    sparsity_target: Annotated[float, Field(gt=0.0, lt=1.0)] | None = None
+    """How often a unit shall be on, mean over a worker's part of a batch."""
+    sparsity_weight: NotNegative = 0.1
+    """Of the divergence from that, in nats, sum over units (Lee, Ekanadham and Ng, 2007)."""
+    contractive_penalty: NotNegative = 0.0
+    """Weight of the squared norm of the code's slope (Rifai et al., 2011)."""
 
     def corruption_level_of(self, layer: int) -> float:
         """The corruption level of `layer`, counted from 0 at the input."""
@@ -66,13 +80,26 @@ class Rbm(_Pretraining):
     """Each layer is a restricted Boltzmann machine trained by CD-k (Hinton, 2002 and 2012)."""
 
     method: Literal["rbm"]
-    lr: Rate = 0.1
+    lr: Rate | tuple[Rate, ...] = 0.1
     cd_k: Annotated[int, Field(ge=1, le=1000)] = 1
+    """Steps of the chain."""
+    persistent: bool = False
+    """The chains go on from step to step instead of beginning at the data (Tieleman, 2008)."""
+    visible: Literal["bernoulli", "gaussian"] = "bernoulli"
+    """Units of the input: probabilities in [0, 1], or real numbers of unit variance."""
+    hidden: Literal["bernoulli", "relu"] = "bernoulli"
+    """Units of each layer; relu: noisy rectified ones (Nair and Hinton, 2010)."""
     momentum_initial: Fraction = 0.5
     momentum_final: Fraction = 0.9
     momentum_switch_epoch: Annotated[int, Field(ge=0)] = 5
     weight_decay: NotNegative = 2e-4
     init_std: Rate = 0.01
+
+    def visible_of(self, layer: int) -> Literal["bernoulli", "gaussian"]:
+        """The visible units of `layer`, counted from 0: above the first what is hidden below."""
+        if layer == 0:
+            return self.visible
+        return "bernoulli" if self.hidden == "bernoulli" else "gaussian"
 
 
 class GreedySupervised(_Pretraining):
@@ -82,7 +109,7 @@ class GreedySupervised(_Pretraining):
     """
 
     method: Literal["greedy_supervised"]
-    lr: Rate = 3e-3
+    lr: Rate | tuple[Rate, ...] = 3e-3
     optimizer: Literal["adam", "sgd"] = "adam"
     aux_head_depth: Annotated[int, Field(ge=1, le=AUX_HEAD_DEPTH_MAX)] = 1
     """Linear layers of the head; all but the last have `aux_head_width` units and a ReLU."""
@@ -115,15 +142,18 @@ def check_pretraining(
             f"asks for {layers} layers, but the model has {model.num_layers} of them",
         )
     check_length("pretraining.epochs", pretraining.epochs, layers)
+    check_length("pretraining.lr", pretraining.lr, layers)
+    source = pretraining.data or data
     match pretraining:
         case GreedySupervised():
             _check_greedy(pretraining)
         case Rbm():
-            _check_rbm(model, data)
+            _check_rbm(pretraining, model, source)
         case DenoisingAutoencoder():
             check_length("pretraining.corruption_level", pretraining.corruption_level, layers)
             _check_encoder(pretraining, model)
-            _check_reconstruction(pretraining, model, data)
+            _check_penalties(pretraining, model)
+            _check_reconstruction(pretraining, model, source)
 
 
 def _check_greedy(pretraining: GreedySupervised) -> None:
@@ -137,7 +167,7 @@ def _check_greedy(pretraining: GreedySupervised) -> None:
         )
 
 
-def _check_rbm(model: ModelSpec, data: DataSpec) -> None:
+def _check_rbm(pretraining: Rbm, model: ModelSpec, data: DataSpec) -> None:
     if not isinstance(model, MlpModel):
         raise RecipeMistake(
             "pretraining.method",
@@ -145,13 +175,28 @@ def _check_rbm(model: ModelSpec, data: DataSpec) -> None:
             "greedy_supervised",
         )
     _check_plain("rbm", model)
-    if model.activation != "sigmoid":
+    activation = "sigmoid" if pretraining.hidden == "bernoulli" else "relu"
+    if model.activation != activation:
         raise RecipeMistake(
-            "model.activation", "an rbm has sigmoid units; write activation: sigmoid"
+            "model.activation",
+            f"an rbm with hidden: {pretraining.hidden} has {activation} units; write activation: "
+            f"{activation}",
         )
-    if data.scale == "standardize":
+    is_standardized = data.scale == "standardize"
+    if pretraining.visible == "gaussian" and not is_standardized:
         raise RecipeMistake(
-            "data.scale", "an rbm reads inputs in [0, 1] as probabilities; write scale: unit"
+            "data.scale", "gaussian visible units have unit variance; write scale: standardize"
+        )
+    if pretraining.visible == "bernoulli" and is_standardized:
+        raise RecipeMistake(
+            "data.scale",
+            "an rbm reads inputs in [0, 1] as probabilities; write scale: unit, or "
+            "pretraining.visible: gaussian",
+        )
+    if pretraining.persistent and pretraining.hidden == "relu":
+        raise RecipeMistake(
+            "pretraining.persistent",
+            "chains of relu units run away, for their energy has no lower bound; remove it",
         )
 
 
@@ -179,6 +224,21 @@ def _check_encoder(pretraining: DenoisingAutoencoder, model: ModelSpec) -> None:
             "pretraining.tied_weights",
             f"the layers of {model.kind} are decoded by weights of their own; write "
             "tied_weights: false",
+        )
+
+
+def _check_penalties(pretraining: DenoisingAutoencoder, model: ModelSpec) -> None:
+    activation = model.activation if isinstance(model, MlpModel) else model.kind
+    if pretraining.sparsity_target is not None and activation != "sigmoid":
+        raise RecipeMistake(
+            "pretraining.sparsity_target",
+            f"is a share of the time that sigmoid units are on, not those of {activation}; remove "
+            "it",
+        )
+    if pretraining.contractive_penalty > 0.0 and activation not in SLOPES:
+        raise RecipeMistake(
+            "pretraining.contractive_penalty",
+            f"is known for {', '.join(SLOPES)} layers, not for {activation}; remove it",
         )
 
 

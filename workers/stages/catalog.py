@@ -81,9 +81,9 @@ def plan_stages(
     if pretraining is not None:
         batch_size = pretraining.batch_size
         per_epoch = _steps_per_epoch(batch_size, num_pretraining, world_size, "pretraining")
-        optimizer, switch = _optimizer(pretraining)
         for index, (name, layers) in enumerate(groups):
             first_step, first_sample = _end(plans)
+            optimizer, switch = _optimizer(pretraining, index)
             plans.append(
                 StagePlan(
                     index=index,
@@ -150,13 +150,18 @@ def build_objective(
         ]
         return Greedy(layers, heads)
     (layer,), (index,) = layers, plan.layers
-    as_probability = isinstance(method, Rbm) or method.reconstruction_loss == "bce"
+    if isinstance(method, Rbm):
+        as_probability = method.visible_of(index) == "bernoulli"
+    else:
+        as_probability = method.reconstruction_loss == "bce"
     if as_probability and index == 0:
         _check_probabilities(inputs, method)
     visible_bias_V = bias_of_mean(inputs.mean(), as_probability)
     if isinstance(method, Rbm):
         assert isinstance(layer, DenseLayer), "the recipe refuses other layers for this method"
-        return RestrictedBoltzmannMachine(layer, method, visible_bias_V, generator)
+        return RestrictedBoltzmannMachine(
+            layer, method, not as_probability, visible_bias_V, generator
+        )
     level = method.corruption_level_of(index)
     if isinstance(recipe.model, MlpModel):
         assert isinstance(layer, DenseLayer), "the recipe refuses other layers for this method"
@@ -174,14 +179,14 @@ def _groups(recipe: Recipe) -> list[tuple[str, tuple[int, ...]]]:
 
 
 def _optimizer(
-    method: DenoisingAutoencoder | Rbm | GreedySupervised,
+    method: DenoisingAutoencoder | Rbm | GreedySupervised, index: int
 ) -> tuple[Sgd | Adam, MomentumSwitch | None]:
     if isinstance(method, Rbm):
         switch = MomentumSwitch(method.momentum_switch_epoch, method.momentum_final)
-        return Sgd(name="sgd", lr=method.lr, momentum=method.momentum_initial), switch
+        return Sgd(name="sgd", lr=method.lr_of(index), momentum=method.momentum_initial), switch
     if method.optimizer == "adam":
-        return Adam(name="adam", lr=method.lr), None
-    return Sgd(name="sgd", lr=method.lr), None
+        return Adam(name="adam", lr=method.lr_of(index)), None
+    return Sgd(name="sgd", lr=method.lr_of(index)), None
 
 
 def _end(plans: list[StagePlan]) -> tuple[int, int]:

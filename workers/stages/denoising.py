@@ -16,6 +16,8 @@ from workers.contract.pretraining_spec import Corruption, DenoisingAutoencoder
 from workers.models.mlp import DenseLayer, initialized
 from workers.stages.objective import Objective
 
+ON_MIN = 1e-6  # a unit that is never on costs much, but not an infinite loss
+
 
 class Denoising(Objective):
     """Encoder (the layer), and a decoder of its own that is dropped when the stage is over.
@@ -48,6 +50,7 @@ class Denoising(Objective):
             self.decoder_weight_VH = nn.Parameter(weight.detach().to(visible_bias_V.device))
         self._method = method
         self._level = level
+        self._activation = model.activation
 
     def loss(self, x_BV: Tensor, y_B: Tensor) -> Tensor:
         """Reconstruction error of the clean input: sum over V, mean over B.
@@ -55,6 +58,7 @@ class Denoising(Objective):
         bce: cross-entropy in nats under a sigmoid decoder; never below the entropy of the inputs
         themselves, so watch its fall, not its value. mse: squared error under a linear decoder; it
         can fall while the codes die (see the code's standard deviation, which tells the truth).
+        Penalties are added where the recipe asks for them.
         """
         code_BH = self.layer.encode(self.corrupted(x_BV))
         own_VH, tied_VH = self.decoder_weight_VH, self.layer.linear.weight.t()
@@ -64,7 +68,19 @@ class Denoising(Objective):
             error = binary_cross_entropy_with_logits(decoded_BV, x_BV, reduction="sum")
         else:
             error = (decoded_BV - x_BV).square().sum()
-        return error / len(x_BV)
+        return error / len(x_BV) + self._penalty(code_BH)
+
+    def _penalty(self, code_BH: Tensor) -> Tensor | float:
+        """What a code costs that is on too often, or that changes much with its input."""
+        penalty: Tensor | float = 0.0
+        method = self._method
+        if method.sparsity_target is not None:
+            penalty = penalty + method.sparsity_weight * sparsity(code_BH, method.sparsity_target)
+        if method.contractive_penalty > 0.0:
+            slope_BH = slope(code_BH, self._activation)
+            norm = (slope_BH.square() @ self.layer.linear.weight.square().sum(1)).mean()
+            penalty = penalty + method.contractive_penalty * norm
+        return penalty
 
     def corrupted(self, x_BV: Tensor) -> Tensor:
         """Return a corrupted copy, as the recipe says."""
@@ -97,3 +113,27 @@ def corrupted(x: Tensor, corruption: Corruption, level: float) -> Tensor:
             return torch.where(hit, coin.to(x.dtype), x)
         case unknown:
             assert_never(unknown)
+
+
+def sparsity(code_BH: Tensor, target: float) -> Tensor:
+    """Return how far units are from being on that often: a divergence in nats, sum over H, ()."""
+    on_H = code_BH.mean(0).clamp(ON_MIN, 1.0 - ON_MIN)
+    return (
+        target * (target / on_H).log() + (1.0 - target) * ((1.0 - target) / (1.0 - on_H)).log()
+    ).sum()
+
+
+def slope(code_BH: Tensor, activation: str) -> Tensor:
+    """Return the derivative of each unit by its input, (B, H), found from its value.
+
+    The squared norm of the code's Jacobian is sum_H slope^2 sum_V W^2.
+    """
+    match activation:
+        case "sigmoid":
+            return code_BH * (1.0 - code_BH)
+        case "tanh":
+            return 1.0 - code_BH.square()
+        case "relu":
+            return (code_BH > 0.0).to(code_BH.dtype)
+        case _:
+            raise AssertionError(f"the recipe refuses {activation}")

@@ -26,6 +26,13 @@ class Objective(nn.Module):
         """Return what is trained here and is not part of the net: it belongs in checkpoints too."""
         return {}
 
+    def rank_tensors(self) -> dict[str, Tensor]:
+        """Return what is each rank's own, such as chains; checkpoints keep it for every rank."""
+        return {}
+
+    def restore_rank_tensors(self, tensors: dict[str, Tensor]) -> None:
+        """Go on with what `rank_tensors` gave; {} where there are other ranks now."""
+
     def forward(self, x_BV: Tensor, y_B: Tensor) -> Tensor:
         """Return the loss: DDP watches forward passes only."""
         return self.loss(x_BV, y_B)

@@ -33,6 +33,7 @@ from workers.training.position import Position
 from workers.training.tally import Tally
 
 STATE_VERSION = 1
+OF_STAGE = "stage."  # how the names of a rank's own tensors of its stage begin
 FAILED_SAVES_MAX = 3  # in a row: no hiccup any more, and the work at stake grows with each
 
 
@@ -69,13 +70,18 @@ def save(course: Course, plan: StagePlan, trained: Trained, position: Position) 
     if not math.isfinite(float(whole(torch.nn.utils.get_total_norm(weights)))):
         raise non_finite(plan, position.stage_step)
     position = replace(position, epoch_loss_sum=trained.tally.epoch_sum())
+    own = trained.objective.rank_tensors()
     step = plan.first_step + position.stage_step
     point = SavePoint(
         stage_index=plan.index,
         stage=plan.name,
         step=step,
         state=_state(course, plan, position),
-        rank_tensors={**_generators(course), "loss_sum": trained.tally.own_sum().clone()},
+        rank_tensors={
+            **_generators(course),
+            "loss_sum": trained.tally.own_sum(),
+            **{OF_STAGE + name: one.clone() for name, one in own.items()},
+        },
         figure=_figure(course, position, step),
     )
     tensors = _tensors(course, trained)
@@ -196,14 +202,34 @@ def restore_stage(course: Course, ref: CheckpointRef, trained: Trained) -> None:
         StorageFailure: as `restore_net`.
     """
     loaded = _load(course, ref, _tensors(course, trained))
-    if loaded.state["world_size"] != course.seat.world_size:
+    own = {
+        name.removeprefix(OF_STAGE): one
+        for name, one in loaded.rank_tensors.items()
+        if name.startswith(OF_STAGE)
+    }
+    size_before: int = loaded.state["world_size"]
+    if size_before != course.seat.world_size:
         # The same order of data, but other random numbers: there are other ranks to draw them.
         trained.tally.restore_mean(loaded.state["position"]["epoch_loss_sum"])
+        trained.objective.restore_rank_tensors({})
+        if own:
+            _tell_of_chains(course, ref.stage, size_before)
         return
     trained.tally.restore(loaded.rank_tensors["loss_sum"])
+    trained.objective.restore_rank_tensors(own)
     torch.set_rng_state(loaded.rank_tensors["rng_cpu"])
     if course.seat.device.type == "cuda" and "rng_cuda" in loaded.rank_tensors:
         torch.cuda.set_rng_state(loaded.rank_tensors["rng_cuda"], course.seat.device)
+
+
+def _tell_of_chains(course: Course, stage: str, size_before: int) -> None:
+    size = course.seat.world_size
+    workers = "1 worker" if size == 1 else f"{size} workers"
+    sentence = (
+        f"{stage} goes on with {workers} instead of {size_before}: its chains begin anew at the "
+        "data."
+    )
+    course.tell(Noticed(code="chains_begun_anew", sentence=sentence))
 
 
 def non_finite(plan: StagePlan, stage_step: int) -> NonFiniteFailure:

@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime
 
-from tests.workers.contract.test_recipe import DAE, written
+from tests.workers.contract.written import DAE, written
 from workers.contract.inventory import (
     CheckpointPath,
     GangSeen,

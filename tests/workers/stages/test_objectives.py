@@ -29,9 +29,9 @@ def _denoising(bias_V: Tensor | None = None, level: float = 0.25, **options: Any
     return Denoising(_layer(), method, level, bias_V, MODEL, seeded(1))
 
 
-def _rbm(**options: Any) -> RestrictedBoltzmannMachine:
+def _rbm(is_gaussian: bool = False, **options: Any) -> RestrictedBoltzmannMachine:
     method = Rbm(method="rbm", init_std=0.5, **options)
-    return RestrictedBoltzmannMachine(_layer(), method, torch.randn(V), seeded(1))
+    return RestrictedBoltzmannMachine(_layer(), method, is_gaussian, torch.randn(V), seeded(1))
 
 
 def test_the_autoencoder_is_encoder_and_decoder_on_the_same_weights() -> None:
@@ -90,6 +90,98 @@ def test_the_rbms_gradient_is_that_of_free_energies(cd_k: int) -> None:
     for gradient, expected in zip(found, torch.autograd.grad(difference, [W, b, c]), strict=True):
         torch.testing.assert_close(gradient, expected)
     torch.testing.assert_close(error, ((x - vk) ** 2).sum() / B)
+
+
+def _gradients(stage: RestrictedBoltzmannMachine) -> list[Tensor]:
+    parameters = (stage.linear.weight, stage.linear.bias, stage.visible_bias_V)
+    return [_known(parameter.grad) for parameter in parameters]
+
+
+def _known(gradient: Tensor | None) -> Tensor:
+    assert gradient is not None
+    return gradient
+
+
+def _by_hand(v0: Tensor, p0: Tensor, vk: Tensor, pk: Tensor) -> list[Tensor]:
+    """Statistics of the chain's end less those of the data, mean over B."""
+    return [(pk.T @ vk - p0.T @ v0) / len(v0), (pk - p0).mean(0), (vk - v0).mean(0)]
+
+
+def test_gaussian_visible_units_are_restored_as_real_numbers() -> None:
+    stage, x = _rbm(is_gaussian=True, weight_decay=0.0), torch.randn(B, V) * 3
+    W, b, c = stage.linear.weight, stage.linear.bias, stage.visible_bias_V
+    torch.manual_seed(5)
+    error = stage.loss(x, LABELS)
+    torch.manual_seed(5)
+    p0 = torch.sigmoid(x @ W.T + b)
+    vk = (torch.rand(B, H) < p0).float() @ W + c
+    pk = torch.sigmoid(vk @ W.T + b)
+    for found, expected in zip(_gradients(stage), _by_hand(x, p0, vk, pk), strict=True):
+        torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(error, (vk - x).square().sum() / B)
+
+
+def test_rectified_hidden_units_are_drawn_with_the_noise_of_their_slope() -> None:
+    stage, x = _rbm(is_gaussian=True, hidden="relu", weight_decay=0.0), torch.randn(B, V)
+    W, b, c = stage.linear.weight, stage.linear.bias, stage.visible_bias_V
+    torch.manual_seed(5)
+    stage.loss(x, LABELS)
+    torch.manual_seed(5)
+    z0 = x @ W.T + b
+    h0 = torch.relu(z0 + torch.randn(B, H) * torch.sigmoid(z0).sqrt())
+    vk = h0 @ W + c
+    expected = _by_hand(x, torch.relu(z0), vk, torch.relu(vk @ W.T + b))
+    for found, by_hand in zip(_gradients(stage), expected, strict=True):
+        torch.testing.assert_close(found, by_hand)
+
+
+def test_persistent_chains_go_on_where_they_were() -> None:
+    stage, x = _rbm(persistent=True, cd_k=2, weight_decay=0.0), torch.rand(B, V)
+    W, b, c = stage.linear.weight, stage.linear.bias, stage.visible_bias_V
+    assert stage.rank_tensors() == {}
+    torch.manual_seed(5)
+    for _ in range(2):
+        error = stage.loss(x, LABELS)
+    torch.manual_seed(5)
+    vk = x  # they begin at the first batch
+    for _ in range(4):
+        h = (torch.rand(B, H) < torch.sigmoid(vk @ W.T + b)).float()
+        vk = torch.sigmoid(h @ W + c)
+    p0, pk = torch.sigmoid(x @ W.T + b), torch.sigmoid(vk @ W.T + b)
+    for found, expected in zip(_gradients(stage), _by_hand(x, p0, vk, pk), strict=True):
+        torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(stage.rank_tensors()["chains"], vk)
+    # Not the chain's distance from the data, which is no error of anything.
+    torch.testing.assert_close(error, (torch.sigmoid(p0 @ W + c) - x).square().sum() / B)
+
+
+@pytest.mark.parametrize("activation", ["sigmoid", "tanh", "relu"])
+def test_the_contractive_penalty_is_the_squared_norm_of_the_jacobian(activation: Any) -> None:
+    model = MODEL.model_copy(update={"activation": activation})
+    layer = DenseLayer(model, V, H, seeded(0))
+    options: dict[str, Any] = {"reconstruction_loss": "mse", "corruption": "none"}
+    x_BV, losses = torch.randn(B, V), []
+    for penalty in (0.0, 0.7):
+        method = DenoisingAutoencoder(
+            method="denoising_autoencoder", contractive_penalty=penalty, **options
+        )
+        stage = Denoising(layer, method, 0.0, torch.zeros(V), model, seeded(1))
+        losses.append(stage.loss(x_BV, LABELS))
+    jacobians = torch.stack([torch.func.jacrev(layer.encode)(x[None])[0, :, 0] for x in x_BV])
+    expected = 0.7 * jacobians.square().sum((1, 2)).mean()
+    torch.testing.assert_close(losses[1] - losses[0], expected, rtol=1e-4, atol=1e-4)
+
+
+def test_sparsity_costs_the_divergence_from_how_often_units_shall_be_on() -> None:
+    x = torch.rand(B, V)
+    plain = _denoising(corruption="none")
+    sparse = _denoising(corruption="none", sparsity_target=0.1, sparsity_weight=2.0)
+    sparse.load_state_dict(plain.state_dict())
+    on = torch.distributions.Bernoulli(plain.layer.encode(x).mean(0))
+    wanted = torch.distributions.Bernoulli(torch.full((H,), 0.1))
+    expected = 2.0 * torch.distributions.kl_divergence(wanted, on).sum()
+    found = sparse.loss(x, LABELS) - plain.loss(x, LABELS)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_weight_decay_pulls_the_rbms_weights_only() -> None:

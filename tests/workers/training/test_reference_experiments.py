@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.workers.training.attempts import Run, launch, recipe, run_alone, run_gang
+from tests.workers.training.attempts import DIGITS, Run, launch, recipe, run_alone, run_gang
 from workers.contract.recipe import Recipe
 from workers.contract.reports import Noticed, StageEnded
 
@@ -17,9 +17,15 @@ RBM = {"method": "rbm", "lr": 0.1}
 GREEDY = {"method": "greedy_supervised", "lr": 3e-3}
 
 
-def _arm(num_layers: int, pretraining: dict[str, Any] | None = None, **model: Any) -> Recipe:
+def _arm(
+    num_layers: int,
+    pretraining: dict[str, Any] | None = None,
+    data: dict[str, Any] = DIGITS,
+    **model: Any,
+) -> Recipe:
     options = {"activation": "sigmoid", "init": "lecun_uniform", **model}
     return recipe(
+        data=data,
         model={"kind": "mlp", "hidden": [100] * num_layers, **options},
         pretraining=pretraining and {"epochs": 40, "batch_size": 100, **pretraining},
         training={"epochs": 100, "batch_size": 100},
@@ -51,6 +57,12 @@ def test_pretraining_rescues_a_deep_net(pretraining: dict[str, Any], tmp_path: P
 
 def test_a_deep_belief_network_rescues_a_deep_net_on_two_ranks(tmp_path: Path) -> None:
     (attempt,) = run_gang([Run(launch(_arm(10, RBM), tmp_path, world_size=2))], tmp_path)
+    assert attempt.outcome.metrics["test_error"] < 8.0
+
+
+def test_gaussian_visible_units_rescue_a_deep_net(tmp_path: Path) -> None:
+    gaussian = RBM | {"visible": "gaussian", "lr": [0.01] + [0.1] * 9}
+    attempt = run_alone(launch(_arm(10, gaussian, DIGITS | {"scale": "standardize"}), tmp_path))
     assert attempt.outcome.metrics["test_error"] < 8.0
 
 

@@ -48,6 +48,7 @@ TRAINING = {"epochs": 2, "batch_size": 101, "schedule": {"name": "cosine", "warm
 PRETRAINING: dict[str, dict[str, Any]] = {
     "denoising_autoencoder": {"tied_weights": False},
     "rbm": {"cd_k": 2, "momentum_switch_epoch": 1},
+    "persistent chains": {"method": "rbm", "persistent": True},
     "greedy_supervised": {},
 }
 WORLD_SIZE = 3  # the least at which sums depend on the order; 101 does not divide by it
@@ -251,6 +252,7 @@ def gangs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     recipes = {
         "denoising_autoencoder": _recipe("denoising_autoencoder"),
         "rbm": _recipe("rbm"),
+        "persistent chains": _recipe("persistent chains"),
         "greedy_supervised": _recipe("greedy_supervised", normalization="batch"),
     }
     moments = {"in the second stage": STAGE + 7, "in the fine-tuning": 2 * STAGE + 17}
@@ -319,3 +321,14 @@ def test_another_number_of_workers_goes_on_with_the_same_data_and_figures(
     found: StageEnded = alone.recorder.of(StageEnded)[0]
     # Other dropout, but the sum of the epoch's first steps was not lost.
     assert found.loss_first == pytest.approx(expected.loss_first, rel=0.1)
+
+
+def test_chains_that_were_of_more_workers_begin_anew_and_it_is_told(gangs: dict[str, Any]) -> None:
+    cut = ("persistent chains", "in the second stage")
+    refs = gangs["stopped"][cut].recorder.refs
+    alone = run_alone(launch(_recipe("persistent chains"), gangs["places"][cut], 3, refs))
+    assert alone.outcome.result is Result.SUCCEEDED
+    told = [fact for fact in alone.recorder.of(Noticed) if fact.code == "chains_begun_anew"]
+    assert [fact.sentence for fact in told] == [
+        "pretrain-02 goes on with 1 worker instead of 3: its chains begin anew at the data."
+    ]
