@@ -32,8 +32,8 @@ class Door(Protocol):
     def events(self, ref: str, after: int) -> list[dict[str, Any]]:
         """List a job's events after the one with this id."""
 
-    def curves(self, ref: str) -> list[dict[str, Any]]:
-        """List a job's measurements in order, the newest CURVE_LINES of them."""
+    def curves(self, ref: str, before: int | None = None) -> list[dict[str, Any]]:
+        """List a job's measurements in order, the newest CURVE_LINES, or of those before an id."""
 
     def diagnosis(self, ref: str) -> dict[str, Any]:
         """Say why a job does not learn."""
@@ -71,9 +71,10 @@ class ServerDoor:
         found: list[dict[str, Any]] = answer["events"]
         return found
 
-    def curves(self, ref: str) -> list[dict[str, Any]]:
-        """List a job's measurements in order, the newest CURVE_LINES of them."""
-        answer = self.client.get(f"{self.client.job(ref)}/metrics", limit=CURVE_LINES)
+    def curves(self, ref: str, before: int | None = None) -> list[dict[str, Any]]:
+        """List a job's measurements in order, the newest CURVE_LINES, or of those before an id."""
+        path = f"{self.client.job(ref)}/metrics"
+        answer = self.client.get(path, limit=CURVE_LINES, before=before)
         found: list[dict[str, Any]] = answer["measurements"]
         return found
 
@@ -151,9 +152,10 @@ class DatabaseDoor:
         found: list[dict[str, Any]] = _json(self._jobs.events(ref, after_id=after))
         return found
 
-    def curves(self, ref: str) -> list[dict[str, Any]]:
-        """List a job's measurements in order, the newest CURVE_LINES of them."""
-        found: list[dict[str, Any]] = _json(self._jobs.measurements(ref, limit=CURVE_LINES))
+    def curves(self, ref: str, before: int | None = None) -> list[dict[str, Any]]:
+        """List a job's measurements in order, the newest CURVE_LINES, or of those before an id."""
+        lines = self._jobs.measurements(ref, limit=CURVE_LINES, before_id=before)
+        found: list[dict[str, Any]] = _json(lines)
         return found
 
     def diagnosis(self, ref: str) -> dict[str, Any]:

@@ -22,6 +22,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "events": ("jobs:events", "Everything that ever happened to a job."),
     "diagnose": ("diagnose:diagnose", "Say why a job is stuck, and show its layers."),
     "metrics": ("metrics:metrics", "Show what was measured of a job: its curves."),
+    "profile": ("profile:profile", "Trace a running job's next steps: where their time goes."),
     "compare": ("compare:compare", "Put jobs beside each other: recipes, figures, curves."),
     "cancel": ("jobs:cancel", "End jobs for good."),
     "hold": ("jobs:hold", "Stop jobs at a checkpoint and keep them."),

@@ -1,18 +1,23 @@
-"""Draws a comparison into a file: curves as .png, or curves and table as one .html page."""
+"""Draws curves into a file: as .png, or with a table as one .html page."""
 
 import html
 import io
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from service.cli.render import spread
+from service.cli.render import number, spread
 from service.control.compare import Comparison
+from service.control.series import Series
 from service.domain.errors import BadInput
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 INCHES = (10.0, 6.0)
+FIELD_INCHES = 3.0  # the height of one field where there are several
+FIELDS_MAX = 40  # one picture of 120 inches; more would be higher than some viewers show
 DOTS_PER_INCH = 120
 COLOURS = 20  # of the map "tab20", each arm one; after that they come again with other dashes
 DASHES = ("-", "--", ":", "-.")
@@ -24,19 +29,67 @@ def draw(compared: Comparison, path: Path) -> None:
     Raises:
         BadInput: the library for it is not installed, or the file can't be written.
     """
-    figure = _figure(compared)
+    figure = _empty_figure(INCHES)
+    axes = figure.subplots()
+    for index, arm in enumerate(compared.arms):
+        _plot(axes, index, arm.curve, arm.name)
+    axes.set_xlabel("step of the fine-tuning")
+    axes.set_ylabel("loss")
+    axes.set_ylim(bottom=0.0)
+    figure.legend(loc="outside right upper", fontsize="small")
+    _write(figure, path, lambda: _arms_table(compared))
+
+
+def draw_series(series: Sequence[tuple[str, Series]], path: Path) -> None:
+    """Write series with the names of their stages, one field for each name, as `draw` does.
+
+    Raises:
+        BadInput: they are too many, the library is not installed, or the file can't be written.
+    """
+    names = list(dict.fromkeys(one.name for _, one in series))
+    if len(names) > FIELDS_MAX:
+        raise BadInput(
+            f"{len(names)} figures don't fit on one page, {FIELDS_MAX} do",
+            place="--plot",
+            remedy="name fewer",
+        )
+    figure = _empty_figure((INCHES[0], FIELD_INCHES * len(names)))
+    fields = figure.subplots(len(names), 1, sharex=True, squeeze=False)[:, 0]
+    for name, axes in zip(names, fields, strict=True):
+        stages = [(stage, one.points) for stage, one in series if one.name == name]
+        for index, (stage, points) in enumerate(stages):
+            _plot(axes, index, [(point.step, point.value) for point in points], stage)
+        axes.set_ylabel(name)
+        axes.legend(fontsize="small")
+    fields[-1].set_xlabel("step")
+    columns = ("figure", "stage", "last", "lowest", "highest")
+    rows = [
+        (one.name, stage, number(one.last), number(one.lowest), number(one.highest))
+        for stage, one in series
+    ]
+    _write(figure, path, lambda: _table(columns, rows))
+
+
+def _write(figure: "Figure", path: Path, table: Callable[[], str]) -> None:
     try:
         if path.suffix == ".png":
             figure.savefig(path, dpi=DOTS_PER_INCH)
         else:
-            path.write_text(_page(compared, figure), encoding="utf-8")
+            path.write_text(_page(table(), figure), encoding="utf-8")
     except OSError as error:
         raise BadInput(f"can't be written: {error.strerror}", place=str(path)) from error
 
 
-def _figure(compared: Comparison) -> "Figure":
+def _plot(axes: "Axes", index: int, curve: Sequence[tuple[int, float]], label: str) -> None:
+    from matplotlib import colormaps
+
+    steps, values = [step for step, _ in curve], [value for _, value in curve]
+    dash = DASHES[index // COLOURS % len(DASHES)]
+    axes.plot(steps, values, dash, color=colormaps["tab20"](index % COLOURS), label=label)
+
+
+def _empty_figure(inches: tuple[float, float]) -> "Figure":
     try:
-        from matplotlib import colormaps
         from matplotlib.figure import Figure
     except ImportError:
         raise BadInput(
@@ -44,24 +97,10 @@ def _figure(compared: Comparison) -> "Figure":
             place="--plot",
             remedy="pip install 'strata[plot]'",
         ) from None
-    figure = Figure(figsize=INCHES, layout="constrained")
-    axes = figure.subplots()
-    colours = colormaps["tab20"]
-    for index, arm in enumerate(compared.arms):
-        steps, losses = [step for step, _ in arm.curve], [loss for _, loss in arm.curve]
-        dash = DASHES[index // COLOURS % len(DASHES)]
-        axes.plot(steps, losses, dash, color=colours(index % COLOURS), label=arm.name)
-    axes.set_xlabel("step of the fine-tuning")
-    axes.set_ylabel("loss")
-    axes.set_ylim(bottom=0.0)
-    figure.legend(loc="outside right upper", fontsize="small")
-    return figure
+    return Figure(figsize=inches, layout="constrained")
 
 
-def _page(compared: Comparison, figure: "Figure") -> str:
-    drawing = io.StringIO()
-    figure.savefig(drawing, format="svg")
-    svg = drawing.getvalue()
+def _arms_table(compared: Comparison) -> str:
     columns = ("arm", *compared.paths, "seeds", *compared.metrics, "epochs", "attempts")
     rows = [
         (
@@ -77,13 +116,24 @@ def _page(compared: Comparison, figure: "Figure") -> str:
         )
         for arm in compared.arms
     ]
+    return _table(columns, rows)
+
+
+def _page(table: str, figure: "Figure") -> str:
+    drawing = io.StringIO()
+    figure.savefig(drawing, format="svg")
+    svg = drawing.getvalue()
     return (
-        '<!doctype html>\n<meta charset="utf-8">\n<title>strata compare</title>\n'
+        '<!doctype html>\n<meta charset="utf-8">\n<title>strata</title>\n'
         "<style>body{font:14px sans-serif}td,th{text-align:left;padding:2px 12px 2px 0}</style>\n"
-        f"<table>\n{_row('th', columns)}{''.join(_row('td', row) for row in rows)}</table>\n"
-        f"{svg[svg.index('<svg') :]}"
+        f"{table}{svg[svg.index('<svg') :]}"
     )
 
 
-def _row(tag: str, cells: tuple[str, ...]) -> str:
+def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = "".join(_row("td", row) for row in rows)
+    return f"<table>\n{_row('th', columns)}{lines}</table>\n"
+
+
+def _row(tag: str, cells: Sequence[str]) -> str:
     return f"<tr>{''.join(f'<{tag}>{html.escape(cell)}</{tag}>' for cell in cells)}</tr>\n"

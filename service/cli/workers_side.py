@@ -6,8 +6,10 @@ from typing import Any
 from service.domain.errors import BadInput
 
 
-def workers_side(name: str, what: str) -> tuple[Any, Any]:
+def workers_side(name: str, what: str, extra: str = "worker") -> tuple[Any, Any]:
     """Return a module of the workers, and the module of the failures that it raises.
+
+    `extra` names the set of packages that has what it needs.
 
     Raises:
         BadInput: what it needs is not installed here.
@@ -16,5 +18,5 @@ def workers_side(name: str, what: str) -> tuple[Any, Any]:
         return importlib.import_module(name), importlib.import_module("workers.contract.outcome")
     except ModuleNotFoundError as error:
         raise BadInput(
-            f"{what} needs {error.name}", remedy="pip install 'strata[worker]'"
+            f"{what} needs {error.name}", remedy=f"pip install 'strata[{extra}]'"
         ) from error

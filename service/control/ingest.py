@@ -62,7 +62,7 @@ class Ingest:
                 continue
             self._measure(taking, attempt)
             self._wake(taking, job)
-            return ReportAnswer(held=taking.held, stop=order)
+            return ReportAnswer(held=taking.held, stop=order, profile=attempt.profile)
         raise Unreachable(f"attempt {attempt.number} of {attempt.job_id} moves too fast")
 
     def _look(self, attempt: Attempt) -> tuple[Job, Attempt]:

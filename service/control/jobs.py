@@ -1,4 +1,4 @@
-"""What people ask of their jobs: submit, look, cancel, hold, release."""
+"""What people ask of their jobs: submit, look, cancel, hold, release, trace."""
 
 from collections.abc import Callable
 from typing import Protocol
@@ -138,9 +138,11 @@ class Jobs:
         """The job's events in order, after the one with this id."""
         return self._store.events(self.find(ref).id, after_id, limit)
 
-    def measurements(self, ref: str, *, limit: int) -> list[Measurement]:
-        """The job's curves in order, the newest `limit` lines."""
-        return self._store.measurements(self.find(ref).id, limit)
+    def measurements(
+        self, ref: str, *, limit: int, before_id: int | None = None
+    ) -> list[Measurement]:
+        """The job's curves in order, the newest `limit` lines, or of those before this one."""
+        return self._store.measurements(self.find(ref).id, limit, before_id)
 
     def checkpoints(self, ref: str) -> list[Checkpoint]:
         """The job's checkpoints, newest first, the pruned ones too."""
@@ -167,6 +169,14 @@ class Jobs:
             if not pinned:
                 tx.ask_prune(job.id, policy.keep_last, policy.best.mode if policy.best else None)
         return next(one for one in self._store.checkpoints(job.id) if one.ref.path == place)
+
+    def profile(self, ref: str, steps: int, *, actor: str) -> Job:
+        """Have the next steps of a job that runs traced on its rank 0; an event tells the rest.
+
+        Raises:
+            Conflict: it does not run.
+        """
+        return self._until_not_stale(ref, lambda job: self._profile(job, steps, actor))
 
     def diagnose(self, ref: str) -> Diagnosis:
         """Why a job does not learn, or not fast."""
@@ -231,6 +241,15 @@ class Jobs:
             raise Conflict(f"job {job.id} is {job.state}, not held", remedy=remedy)
         with self._store.write() as tx:
             return tx.move_job(job, JobMove.RELEASE, Why(actor, Reason.OWNER, "released"))
+
+    def _profile(self, job: Job, steps: int, actor: str) -> Job:
+        attempt = self._store.attempt(job.id, job.attempt)
+        if job.state is not JobState.RUNNING or attempt is None:
+            raise Conflict(f"job {job.id} is {job.state}: there are no steps to trace")
+        with self._store.write() as tx:
+            tx.ask_profile(attempt, steps)
+            tx.notice(job.id, attempt.number, actor, "profile_asked", f"the next {steps} steps")
+        return job
 
     def _stop(self, job: Job, reason: StopReason, end: JobMove, why: Why) -> Job:
         """Tell the gang to stop; where nobody has claimed it yet there is no gang to tell."""

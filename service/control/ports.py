@@ -125,6 +125,12 @@ class Writes(Protocol):
         Pinned ones stay, and so does the best by its figure where `better` says what that means.
         """
 
+    def ask_profile(self, attempt: Attempt, steps: int) -> None:
+        """Order the attempt's gang to trace its next steps; a newer order has a higher number.
+
+        Stale where the attempt is not as it was seen.
+        """
+
     def pin(self, job_id: JobId, path: str, pinned: bool) -> bool:
         """Keep a checkpoint whatever comes, or no more; False where its deletion was asked for."""
 
@@ -198,8 +204,10 @@ class Telemetry(Protocol):
     def latest_lines(self, ended_since: datetime) -> list[tuple[Job, Measurement]]:
         """The newest line of every job that is RUNNING or STOPPING, or has ended since then."""
 
-    def measurements(self, job_id: JobId, limit: int) -> list[Measurement]:
-        """The job's curves in order, the newest `limit` lines."""
+    def measurements(
+        self, job_id: JobId, limit: int, before_id: int | None = None
+    ) -> list[Measurement]:
+        """The job's curves in order, the newest `limit` lines, or of those before this one."""
 
     def checkpoints(self, job_id: JobId) -> list[Checkpoint]:
         """The job's checkpoints, newest first, the pruned ones too."""

@@ -13,7 +13,7 @@ from service.domain.job import (
 )
 from service.domain.spec import JobSpec
 from workers.contract.outcome import FailureKind, Outcome, StopReason
-from workers.contract.reports import CheckpointRef, Progress, StageKind
+from workers.contract.reports import CheckpointRef, ProfileOrder, Progress, StageKind
 from workers.contract.wire import JobId
 
 
@@ -110,6 +110,7 @@ class Attempt:
     heard_at: datetime | None  # the gang's last word
     stop_at: datetime | None  # when it was told to stop
     ended_at: datetime | None  # its outcome, or its burial
+    profile: ProfileOrder | None = None  # the newest order to trace steps
 
     @property
     def is_open(self) -> bool:
@@ -171,6 +172,7 @@ class Checkpoint:
 class Measurement:
     """One line of a job's curves."""
 
+    id: int  # rises in the order of telling
     job_id: JobId
     attempt: int
     at: datetime

@@ -20,6 +20,7 @@ from service.http.services import Services
 from service.http.waiting import LONG_POLL_SECONDS_MAX, Waiting
 from workers.contract.code import pack_name
 from workers.contract.inventory import NodeSeen
+from workers.contract.reports import PROFILE_STEPS, PROFILE_STEPS_MAX
 
 PATHS = ("/v1/jobs", "/v1/nodes")  # what people ask, and machines do not
 PAGE_MAX = 500
@@ -54,6 +55,14 @@ class PinAsked(BaseModel):
 
     path: str | None = None
     pinned: bool = True
+
+
+class ProfileAsked(BaseModel):
+    """A trace of the next steps."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    steps: Annotated[int, Field(ge=1, le=PROFILE_STEPS_MAX)] = PROFILE_STEPS
 
 
 class VerifyAsked(BaseModel):
@@ -157,6 +166,13 @@ def _add_writes(router: APIRouter, services: Services, auth: Auth) -> None:
         job = _visible(services, ref, who)
         return services.jobs.pin(job.id, asked.path, pinned=asked.pinned, actor=who.actor)
 
+    @router.post("/jobs/{ref}/profile", status_code=202)
+    def profile(request: Request, ref: str, asked: ProfileAsked) -> Job:
+        """Have the next steps of a job that runs traced; an event tells where the trace is."""
+        who = auth.person(request, Role.SUBMITTER)
+        job = _visible(services, ref, who)
+        return services.jobs.profile(job.id, asked.steps, actor=who.actor)
+
     @router.post("/jobs/{ref}/{act}")
     def act(request: Request, ref: str, act: Literal["cancel", "hold", "release"]) -> Job:
         """Cancel, hold or release a job."""
@@ -236,10 +252,15 @@ def _add_course(router: APIRouter, services: Services, auth: Auth) -> None:
         request: Request,
         ref: str,
         limit: Annotated[int, Query(ge=1, le=MEASUREMENTS_MAX)] = 1000,
+        before: RowNumber | None = None,
     ) -> CurvesPage:
-        """Show a job's curves, the newest `limit` lines."""
+        """Show a job's curves, the newest `limit` lines, or of those before the one with this id.
+
+        The lines are in order.
+        """
         job = seen(request, ref)
-        return CurvesPage(measurements=services.jobs.measurements(job.id, limit=limit))
+        lines = services.jobs.measurements(job.id, limit=limit, before_id=before)
+        return CurvesPage(measurements=lines)
 
     @router.get("/jobs/{ref}/diagnosis")
     def diagnosis(request: Request, ref: str) -> Diagnosis:

@@ -156,6 +156,17 @@ class FactWrites(MoveWrites):
             doomed = doomed.where(checkpoints.c.id.not_in(best))
         self._connection.execute(doomed.values(prune_asked=True))
 
+    def ask_profile(self, attempt: Attempt, steps: int) -> None:
+        """Order the attempt's gang to trace its next steps."""
+        done = self._connection.execute(
+            update(attempts)
+            .where(attempts.c.job_id == attempt.job_id, attempts.c.number == attempt.number)
+            .where(attempts.c.state == attempt.state)
+            .values(profile_number=attempts.c.profile_number + 1, profile_steps=steps)
+        )
+        if done.rowcount != 1:
+            raise Stale(f"attempt {attempt.number} of {attempt.job_id} is not as it was seen")
+
     def pin(self, job_id: JobId, path: str, pinned: bool) -> bool:
         """Keep a checkpoint whatever comes, or no more; False where it is on its way out."""
         done = self._connection.execute(

@@ -129,9 +129,13 @@ class Questions:
         """The newest line of the job's curves."""
         return next(iter(self.measurements(job_id, 1)), None)
 
-    def measurements(self, job_id: JobId, limit: int) -> list[Measurement]:
-        """The job's curves in order, the newest `limit` lines."""
+    def measurements(
+        self, job_id: JobId, limit: int, before_id: int | None = None
+    ) -> list[Measurement]:
+        """The job's curves in order, the newest `limit` lines, or of those before this one."""
         query = select(measurements).where(measurements.c.job_id == job_id)
+        if before_id is not None:
+            query = query.where(measurements.c.id < before_id)
         rows = self._all(query.order_by(measurements.c.id.desc()).limit(limit))
         return list(map(measurement_of, reversed(rows)))
 

@@ -24,7 +24,7 @@ from service.domain.records import (
 from service.domain.spec import JobSpec
 from workers.contract.inventory import NodeSeen
 from workers.contract.outcome import FailureKind, Outcome, StopReason
-from workers.contract.reports import CheckpointRef, Progress, StageKind
+from workers.contract.reports import CheckpointRef, ProfileOrder, Progress, StageKind
 
 
 def spec_json(spec: JobSpec) -> dict[str, Any]:
@@ -85,7 +85,13 @@ def attempt_of(row: Row[Any]) -> Attempt:
         heard_at=row.heard_at,
         stop_at=row.stop_at,
         ended_at=row.ended_at,
+        profile=_profile_of(row),
     )
+
+
+def _profile_of(row: Row[Any]) -> ProfileOrder | None:
+    number: int = row.profile_number
+    return ProfileOrder(number=number, steps=row.profile_steps) if number > 0 else None
 
 
 def event_of(row: Row[Any]) -> Event:
@@ -101,6 +107,7 @@ def stage_of(row: Row[Any]) -> Stage:
 def measurement_of(row: Row[Any]) -> Measurement:
     """A row of `measurements`."""
     return Measurement(
+        id=row.id,
         job_id=row.job_id,
         attempt=row.attempt,
         at=row.at,

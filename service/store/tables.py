@@ -125,6 +125,9 @@ attempts = Table(
     Column("heard_at", Instant),
     Column("stop_at", Instant),
     Column("ended_at", Instant),
+    # The newest order to trace steps; 0: there was none.
+    Column("profile_number", Integer, nullable=False, server_default=text("0")),
+    Column("profile_steps", Integer, nullable=False, server_default=text("0")),
     Index(
         "ix_attempts_not_gone",
         "agent",

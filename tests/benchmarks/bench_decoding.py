@@ -53,6 +53,9 @@ class EpochTimes:
     def stop_order(self) -> StopOrder | None:
         return None
 
+    def profile_order(self) -> None:
+        return None
+
 
 def write_pictures(folder: Path) -> None:
     """Write JPEGs of soft noise, which compress about as photographs do."""

@@ -59,6 +59,9 @@ class StepTimes:
     def stop_order(self) -> StopOrder | None:
         return None
 
+    def profile_order(self) -> None:
+        return None
+
     @property
     def rate(self) -> float:
         """Steps per second, from the end of the first to that of the last."""

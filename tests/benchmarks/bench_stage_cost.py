@@ -45,6 +45,9 @@ class StageTimes:
     def stop_order(self) -> StopOrder | None:
         return None
 
+    def profile_order(self) -> None:
+        return None
+
 
 def stage_seconds(folder: Path, pretraining: dict[str, Any]) -> list[float]:
     """Return the seconds of every stage of one job."""

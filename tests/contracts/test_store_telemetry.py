@@ -1,15 +1,23 @@
 """What a store promises of stages, curves and checkpoints, on every database."""
 
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 
-from service.domain.job import JobMove
+from service.domain.errors import Stale
+from service.domain.job import AttemptState, JobMove
 from service.store.store import Store
 from tests.contracts.lives import TOLD_AT, Lives, progress, wrote
 from workers.contract.checkpoint_spec import BetterIs
 from workers.contract.inventory import CheckpointPath
-from workers.contract.reports import FACTS_PER_REPORT_MAX, StageEnded, StageKind, StageStarted
+from workers.contract.reports import (
+    FACTS_PER_REPORT_MAX,
+    ProfileOrder,
+    StageEnded,
+    StageKind,
+    StageStarted,
+)
 
 BEGAN = StageStarted(
     index=0, count=2, name="pretrain-01", kind=StageKind.RBM, epochs=5, steps_per_epoch=7
@@ -97,6 +105,24 @@ def test_curves_come_in_order_and_a_limit_keeps_the_newest(store: Store, lives: 
     assert lines[-1].progress == progress(5)
     assert store.latest(job.id) == lines[-1]
     assert [line.progress.step for line in store.measurements(job.id, 100)] == [1, 2, 3, 4, 5]
+    earlier = store.measurements(job.id, 1, before_id=lines[0].id)
+    assert [line.progress.step for line in earlier] == [2]
+
+
+def test_each_order_to_trace_has_a_higher_number_and_is_its_attempts(
+    store: Store, lives: Lives
+) -> None:
+    job, attempt = lives.running()
+    assert attempt.profile is None
+    for number, steps in ((1, 10), (2, 3)):
+        with store.write() as tx:
+            tx.ask_profile(attempt, steps)
+        now = store.attempt(job.id, attempt.number)
+        assert now is not None
+        assert now.profile == ProfileOrder(number=number, steps=steps)
+    with pytest.raises(Stale), store.write() as tx:
+        tx.ask_profile(replace(attempt, state=AttemptState.LOST), 1)
+    assert lives.running()[1].profile is None
 
 
 def test_a_job_without_a_curve_has_no_latest_line(store: Store, lives: Lives) -> None:

@@ -1,5 +1,6 @@
 """`strata run`: Ctrl-C holds, --resume goes on, twice cancels; two at once share a service."""
 
+import gzip
 import json
 import signal
 import subprocess
@@ -49,6 +50,17 @@ def test_ctrl_c_holds_at_a_checkpoint_and_resume_goes_on(home: Home, tmp_path: P
     assert answer["state"] == "succeeded"
     assert answer["attempts"] == 2
     assert home.status(job)["checkpoint"]["ref"]["step"] > step
+
+
+def test_the_steps_of_a_running_job_are_traced(home: Home, tmp_path: Path) -> None:
+    home.call("profile", "@latest", code=4)  # the last one has ended
+    run, job = started(home, "traced", write_job(tmp_path, "traced"))
+    said = home.json("profile", job, "--steps", "3")["message"]
+    steps, _, place = said.partition(": ")
+    assert steps.endswith("of rank 0")
+    assert json.loads(gzip.decompress(Path(place).read_bytes()))["traceEvents"]
+    home.call("cancel", job)
+    run.communicate(timeout=RUN_SECONDS)
 
 
 def test_ctrl_c_twice_cancels(home: Home, tmp_path: Path) -> None:

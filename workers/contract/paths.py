@@ -2,6 +2,8 @@
 
     jobs/<job_id>/attempts/<n>/facts/<seq>.json    facts, written before they are sent
     jobs/<job_id>/attempts/<n>/logs/<who>/<k>.log  chunks of a log in order; who: driver, rank-0 ...
+    jobs/<job_id>/tensorboard/events.*             its curves as they came, a file for each attempt
+    jobs/<job_id>/profiles/step-<k>-a<n>.json.gz   traces, from this step of this attempt on
     jobs/<job_id>/checkpoints/<stage>-<step>-a<n>/ data files, and manifest.json, written last
 
 Logs are chunks because object stores can't append. All functions are pure: they speak of text only.
@@ -27,6 +29,16 @@ def fact_file(job_id: JobId, attempt: int, seq: int) -> str:
 def log_folder(job_id: JobId, attempt: int, who: str) -> str:
     """The folder of one process's log chunks."""
     return f"{attempt_folder(job_id, attempt)}/logs/{who}"
+
+
+def tensorboard_folder(job_id: JobId) -> str:
+    """Event files, one of each attempt; they are read in the order of their names."""
+    return f"jobs/{job_id}/tensorboard"
+
+
+def profile_file(job_id: JobId, attempt: int, step: int) -> str:
+    """The trace that begins with this step; an attempt traces a step once."""
+    return f"jobs/{job_id}/profiles/step-{step:09d}-a{attempt}.json.gz"
 
 
 def checkpoint_folder(job_id: JobId, stage: str, step: int, attempt: int) -> str:

@@ -14,6 +14,10 @@ from workers.contract.outcome import Outcome, StopReason
 from workers.contract.wire import CONTRACT_VERSION, Message
 
 FACTS_PER_REPORT_MAX = 500  # one insert stays under 50 ms on SQLite
+PROFILE_STEPS = 10  # unless told otherwise
+PROFILE_STEPS_MAX = 1000  # a trace of more is larger than what its viewers open
+PROFILED = "profiled"  # the code under which the gang tells where a trace is
+PROFILE_FAILED = "profile_failed"  # ... or why there is none
 
 
 class StageKind(StrEnum):
@@ -72,7 +76,21 @@ class Progress(Message):
     step_seconds: float
     data_wait_seconds: float  # part of step_seconds
     eta_seconds: float | None  # to the end of the job, as far as it can be told
+    memory_bytes: int | None = None  # of rank 0: of its GPU the peak since, else of its process
+    mfu: float | None = None  # share of the GPUs' peak FLOP/s; None where that is not known
     metrics: dict[str, float] = {}  # reconstruction_error, code_sd, grad_norm, ...
+
+
+FIGURES = (
+    "loss",
+    "lr",
+    "samples_per_second",
+    "step_seconds",
+    "data_wait_seconds",
+    "memory_bytes",
+    "mfu",
+)
+"""The fields of a Progress that are curves; so is each of its metrics."""
 
 
 class StageEnded(Message):
@@ -169,9 +187,17 @@ class StopOrder(Message):
     grace_seconds: float
 
 
+class ProfileOrder(Message):
+    """Trace the next steps of rank 0; it stands in every answer, and is carried out once."""
+
+    number: int  # from 1 in each attempt: a higher one is a new order
+    steps: int = Field(ge=1, le=PROFILE_STEPS_MAX)
+
+
 class ReportAnswer(Message):
     """Up to which fact the service holds, and what the gang shall do."""
 
     version: int = CONTRACT_VERSION
     held: int  # the highest sequence number in the database
     stop: StopOrder | None = None
+    profile: ProfileOrder | None = None

@@ -159,6 +159,9 @@ class TrainingSpec(Written):
     parallel: Literal["ddp", "fsdp"] = "ddp"
     """ddp: each worker has the whole net; fsdp: each has its shard of every layer."""
     diagnostics_every_steps: Annotated[int, Field(ge=0, le=DIAGNOSTICS_STEPS_MAX)] = 50  # 0: never
+    tensorboard: bool = False
+    """Write the curves as TensorBoard's event files, into the job's folder on storage; only where
+    storage is a folder: others can't append."""
 
     @model_validator(mode="after")
     def _parts_fit_together(self) -> Self:

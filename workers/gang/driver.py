@@ -102,7 +102,8 @@ class _Watch:
 
     def _hear(self, wait_seconds: float = 0.0) -> None:
         """Take what the ranks have to say."""
-        for rank, status in self._gang.poll(self._order, wait_seconds).items():
+        answers = self._gang.poll(self._order, self._reporter.profile_order, wait_seconds)
+        for rank, status in answers.items():
             self._steps[rank], self._phases[rank] = status.step, status.phase
             self._devices[rank] = status.device
             self._early += status.facts

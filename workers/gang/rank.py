@@ -16,7 +16,7 @@ import ray
 
 from workers.contract.launch import LaunchSpec
 from workers.contract.outcome import CAUSE_LINES_MAX, FailureKind, Outcome, TrainingFailure
-from workers.contract.reports import FactBody, Progress, StopOrder
+from workers.contract.reports import FactBody, ProfileOrder, Progress, StopOrder
 from workers.contract.wire import Message
 from workers.gang.log_chunks import LogChunks, capture
 from workers.gang.orphan import OrphanWatch
@@ -53,6 +53,7 @@ class Told:
         self._lock = threading.Lock()
         self._facts: list[FactBody] = []
         self._order: StopOrder | None = None
+        self._profile_order: ProfileOrder | None = None
         self.phase_name = "starting"
         self.step = 0
         self.device = ""
@@ -77,10 +78,14 @@ class Told:
         """The order to stop, once there is one."""
         return self._order
 
-    def status(self, order: StopOrder | None) -> RankStatus:
-        """Take an order, and give all that was told since the last call."""
-        if order is not None:
-            self._order = order
+    def profile_order(self) -> ProfileOrder | None:
+        """The newest order to trace steps."""
+        return self._profile_order
+
+    def status(self, order: StopOrder | None, profile: ProfileOrder | None = None) -> RankStatus:
+        """Take orders, and give all that was told since the last call."""
+        self._order = order or self._order
+        self._profile_order = profile or self._profile_order
         with self._lock:
             facts, self._facts = tuple(self._facts), []
         return RankStatus(phase=self.phase_name, step=self.step, device=self.device, facts=facts)
@@ -109,11 +114,12 @@ class Rank:
             probe.bind((host, 0))
             return f"tcp://{host}:{probe.getsockname()[1]}"
 
-    def poll(self, order_json: str | None) -> str:
-        """Take an order, and say what is new."""
+    def poll(self, order_json: str | None, profile_json: str | None = None) -> str:
+        """Take orders, and say what is new."""
         self._orphan_watch.called()
         order = StopOrder.model_validate_json(order_json) if order_json else None
-        return self._told.status(order).model_dump_json()
+        profile = ProfileOrder.model_validate_json(profile_json) if profile_json else None
+        return self._told.status(order, profile).model_dump_json()
 
     def stacks(self) -> tuple[str, ...]:
         """Where every thread of this process is."""

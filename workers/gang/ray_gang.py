@@ -13,7 +13,7 @@ from ray.util.placement_group import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from workers.contract.launch import LaunchSpec
-from workers.contract.reports import StopOrder
+from workers.contract.reports import ProfileOrder, StopOrder
 from workers.contract.wire import JobId
 from workers.gang.rank import Rank, RankStatus
 from workers.gang.watchdog import SILENT
@@ -74,15 +74,19 @@ class RayGang:
             return
         self._ends = [rank.train.remote(place) for rank in self._ranks]
 
-    def poll(self, order: StopOrder | None, wait_seconds: float = 0.0) -> dict[int, RankStatus]:
+    def poll(
+        self, order: StopOrder | None, profile: ProfileOrder | None, wait_seconds: float = 0.0
+    ) -> dict[int, RankStatus]:
         """Ask every rank that is not being asked; return the answers that come in time.
 
-        A rank that answers late delays nobody else.
+        A rank that answers late delays nobody else. Rank 0 alone is told to trace.
         """
         order_json = order.model_dump_json() if order else None
+        profile_json = profile.model_dump_json() if profile else None
         for rank in range(len(self._ranks)):
             if rank not in self._polls:
-                self._polls[rank] = self._control(rank, "poll", order_json)
+                words = (order_json,) if rank > 0 else (order_json, profile_json)
+                self._polls[rank] = self._control(rank, "poll", *words)
         asked = list(self._polls.values())
         ready, _ = ray.wait(asked, num_returns=len(asked), timeout=wait_seconds)
         answers: dict[int, RankStatus] = {}

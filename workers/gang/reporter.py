@@ -13,6 +13,7 @@ from workers.contract.launch import LaunchSpec
 from workers.contract.reports import (
     FACTS_PER_REPORT_MAX,
     Fact,
+    ProfileOrder,
     Progress,
     Report,
     ReportAnswer,
@@ -43,6 +44,7 @@ class Reporter:
         self._waiting: list[Fact] = []
         self._held = 0
         self._stop_order: StopOrder | None = None
+        self._profile_order: ProfileOrder | None = None
         self._is_closed = False
         self._heard_at = time.monotonic()
         self.rank_steps: tuple[int, ...] = ()
@@ -53,6 +55,11 @@ class Reporter:
     def stop_order(self) -> StopOrder | None:
         """What the service ordered, once it did."""
         return self._stop_order
+
+    @property
+    def profile_order(self) -> ProfileOrder | None:
+        """The newest order to trace steps."""
+        return self._profile_order
 
     @property
     def is_closed(self) -> bool:
@@ -127,6 +134,7 @@ class Reporter:
             self._held = max(self._held, answer.held)
             self._waiting = [fact for fact in self._waiting if fact.seq > self._held]
             self._stop_order = answer.stop or self._stop_order
+            self._profile_order = answer.profile or self._profile_order
             self._changed.notify_all()
             # Facts that it answers and does not hold are told again, but not at once.
             return not report.facts or self._held >= report.facts[0].seq

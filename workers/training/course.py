@@ -12,6 +12,7 @@ from workers.models.layered import Layered
 from workers.parallel.mesh import Seat
 from workers.stages.catalog import StagePlan
 from workers.training.listener import Listener
+from workers.training.profiling import Profiling
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,7 @@ class Course:
     net: Layered  # trained in place
     plans: tuple[StagePlan, ...]
     saves: BackgroundSaves
+    profiling: Profiling
     written: list[CheckpointRef] = field(default_factory=list)  # so far, by rank 0
 
     @property
@@ -39,6 +41,7 @@ class Course:
             self.listener.tell(fact)
 
     def close(self) -> None:
-        """End what works for the data beside this process."""
+        """End a trace that was begun, and what works for the data beside this process."""
+        self.profiling.close()
         self.data.close()
         self.pretraining_part.close()

@@ -1,8 +1,8 @@
-"""What the training tells while it runs, and the one thing that it asks: shall I stop?"""
+"""What the training tells while it runs, and what it asks: shall I stop, shall I trace?"""
 
 from typing import Protocol
 
-from workers.contract.reports import FactBody, StopOrder
+from workers.contract.reports import FactBody, ProfileOrder, StopOrder
 
 
 class Listener(Protocol):
@@ -22,3 +22,6 @@ class Listener(Protocol):
 
     def stop_order(self) -> StopOrder | None:
         """The order to stop, once there is one; ranks may see it at different steps."""
+
+    def profile_order(self) -> ProfileOrder | None:
+        """The newest order to trace steps, on rank 0; it stays after it was carried out."""

@@ -29,6 +29,7 @@ from workers.training.keep import Trained, before_update, is_due, non_finite, sa
 from workers.training.position import Position
 from workers.training.progress import ProgressClock
 from workers.training.schedule import lr_at, momentum_at
+from workers.training.utilization import Utilization
 
 
 class StageLoop:
@@ -59,13 +60,15 @@ class StageLoop:
         self._share = (self._part.stop - self._part.start) * seat.world_size / plan.batch_size
         self._guard = trained.optimizer.guard
         self._skips = is_finetuned and course.recipe.training.on_non_finite == "skip"
-        self._clock = ProgressClock(course, plan)
         self._saved_at = time.perf_counter()
         self._batches_SB = torch.empty(0, 0)
         self._batches_epoch = -1
         self._diagnostics: Diagnostics | None = None
-        if is_finetuned and seat.is_first and not is_sharded(objective):
+        utilization: Utilization | None = None
+        if training is not None and seat.is_first and not is_sharded(objective):
             self._diagnostics = Diagnostics(course.net)
+            utilization = Utilization(course.net, course.data.shape, training, seat)
+        self._clock = ProgressClock(course, plan, utilization)
         self._metrics: dict[str, float] = {}  # of the last look and evaluation, until they are told
 
     def go_on_at(self, position: Position) -> None:
@@ -84,7 +87,9 @@ class StageLoop:
         is_over = False
         stop: StopReason | None = None
         while not is_over and stop is None:
-            agreed = self._step()
+            step = self._plan.first_step + self.position.stage_step + 1
+            with self._course.profiling.step(step):
+                agreed = self._step()
             stop = agreed.stop
             self._course.listener.advance(self._plan.first_step + self.position.stage_step)
             self._look_back()

@@ -7,6 +7,7 @@ from workers.contract.reports import Progress
 from workers.stages.catalog import StagePlan
 from workers.training.course import Course
 from workers.training.schedule import lr_at
+from workers.training.utilization import Utilization, memory_bytes
 
 INTERVAL_SECONDS = 0.25  # people read no faster, and the service stores each of them
 
@@ -14,9 +15,10 @@ INTERVAL_SECONDS = 0.25  # people read no faster, and the service stores each of
 class ProgressClock:
     """Knows when the next progress is due, and what to say of the time since the last one."""
 
-    def __init__(self, course: Course, plan: StagePlan) -> None:
+    def __init__(self, course: Course, plan: StagePlan, utilization: Utilization | None) -> None:
         self._course = course
         self._plan = plan
+        self._utilization = utilization
         self._told_at = -math.inf
         self._begun_at = time.perf_counter()
         self._steps = 0
@@ -40,6 +42,8 @@ class ProgressClock:
         seconds = now - self._begun_at
         plan, last_plan = self._plan, self._course.plans[-1]
         step = plan.first_step + stage_step
+        samples_per_second = steps * plan.batch_size / seconds
+        used = self._utilization
         remaining_steps = last_plan.first_step + last_plan.steps - step
         self._course.tell(
             Progress(
@@ -50,10 +54,12 @@ class ProgressClock:
                 loss=loss if math.isfinite(loss) else None,
                 lr=lr_at(plan, stage_step - 1),
                 samples=plan.first_sample + stage_step * plan.batch_size,
-                samples_per_second=steps * plan.batch_size / seconds,
+                samples_per_second=samples_per_second,
                 step_seconds=seconds / steps,
                 data_wait_seconds=self._wait_seconds / steps,
                 eta_seconds=remaining_steps * seconds / steps,
+                memory_bytes=memory_bytes(self._course.seat.device),
+                mfu=None if used is None else used.mfu(samples_per_second),
                 metrics=metrics,
             )
         )

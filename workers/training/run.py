@@ -26,6 +26,7 @@ from workers.training.evaluate import evaluate
 from workers.training.keep import find, landing, restore_net
 from workers.training.listener import Listener
 from workers.training.position import Position
+from workers.training.profiling import Profiling
 from workers.training.walk import StageWalk
 
 
@@ -45,6 +46,10 @@ def train(launch: LaunchSpec, seat: Seat, listener: Listener) -> Outcome:
     """
     started_at = time.perf_counter()
     listener.phase("setup")
+    if launch.recipe.training.tensorboard and seat.is_first:
+        from workers.training.tensorboard import writing_curves
+
+        listener = writing_curves(launch, listener)
     _set_up_process(launch, seat)
     course = _prepare(launch, seat, listener)
     try:
@@ -105,6 +110,7 @@ def _prepare(launch: LaunchSpec, seat: Seat, listener: Listener) -> Course:
                 launch.storage_url, launch.job_id, launch.attempt, seat.rank, seat.world_size
             )
         ),
+        profiling=Profiling(launch, listener),
     )
 
 

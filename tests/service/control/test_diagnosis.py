@@ -31,7 +31,7 @@ def line(step: int, loss: float | None, **changes: Any) -> Measurement:
         "data_wait_seconds": 0.0,
         "eta_seconds": None,
     }
-    return Measurement(JOB, 1, AT, Progress(**{**words, **changes}))
+    return Measurement(step, JOB, 1, AT, Progress(**{**words, **changes}))
 
 
 def told(code: str, sentence: str) -> Event:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from service.domain.errors import Closed, Stale, Unreachable
+from service.domain.errors import Closed, Conflict, Stale, Unreachable
 from service.domain.job import AttemptState, JobState
 from service.domain.records import Attempt, Reason
 from service.domain.retry import FREE_MAX
@@ -16,6 +16,7 @@ from workers.contract.reports import (
     Evaluated,
     GangStarted,
     Noticed,
+    ProfileOrder,
     StageEnded,
     StageKind,
     StageStarted,
@@ -328,6 +329,24 @@ def test_the_grace_of_an_order_runs_down(house: House) -> None:
     order = house.report(job).stop
     assert order is not None
     assert order.grace_seconds == 1.0
+
+
+def test_an_order_to_trace_stands_in_every_answer_of_its_attempt(house: House) -> None:
+    job = house.running()
+    assert house.report(job).profile is None
+    house.jobs.profile(job.id, 5, actor="user:eva")
+    assert house.report(job).profile == house.report(job).profile == ProfileOrder(number=1, steps=5)
+    house.jobs.profile(job.id, 9, actor="user:eva")
+    assert house.report(job).profile == ProfileOrder(number=2, steps=9)
+    asked = [event for event in house.jobs.events(job.id) if event.reason == "profile_asked"]
+    assert [(event.attempt, event.actor) for event in asked] == [(1, "user:eva")] * 2
+
+
+def test_only_a_job_that_runs_can_be_traced(house: House) -> None:
+    job = house.running()
+    house.report(job, succeeded())
+    with pytest.raises(Conflict, match="is succeeded: there are no steps to trace"):
+        house.jobs.profile(job.id, 5, actor="user:eva")
 
 
 def test_news_wake_the_jobs_watchers_and_an_end_wakes_the_queue_and_the_agent(

@@ -26,6 +26,7 @@ ROUTES: list[tuple[str, str, Any, set[str]]] = [
     ("GET", "/v1/jobs/{job}/logs", None, READERS - {"elsewhere"}),
     ("POST", "/v1/jobs/{job}/checkpoints/verify", {}, READERS - {"elsewhere"}),
     ("POST", "/v1/jobs/{job}/checkpoints/pin", {}, WRITERS - {"elsewhere"}),
+    ("POST", "/v1/jobs/{job}/profile", {}, WRITERS - {"elsewhere"}),
     ("POST", "/v1/jobs/{job}/hold", None, WRITERS - {"elsewhere"}),
     ("POST", "/v1/jobs/{job}/cancel", None, WRITERS - {"elsewhere"}),
     ("POST", "/v1/agents/a1/sync", SYNC, {"agent"}),

@@ -151,7 +151,7 @@ def test_the_database_is_timed_by_the_kind_of_statement(doors: Doors) -> None:
     for op in ("select", "insert"):
         assert found["strata_db_query_seconds_count", (("op", op),)] > 0
     [revision] = [its for name, its in found if name == "strata_schema_revision_info"]
-    assert revision == (("revision", "0003"),)
+    assert revision == (("revision", "0004"),)
 
 
 def test_requests_are_counted_by_route_and_not_by_path(doors: Doors) -> None:

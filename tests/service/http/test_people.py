@@ -59,6 +59,9 @@ def test_a_job_is_submitted_watched_and_done(doors: Doors) -> None:
     assert moves == ["submit", "reserve", "reserve", "claim", "start", "stop", "succeed"]
     curve = doors.get("/v1/jobs/@latest/metrics").json()["measurements"]
     assert [line["progress"]["step"] for line in curve] == [14]
+    first = curve[0]["id"]
+    earlier = doors.get("/v1/jobs/@latest/metrics", before=first).json()["measurements"]
+    assert earlier == []
 
 
 def test_the_same_key_gives_the_same_job_and_another_spec_a_conflict(doors: Doors) -> None:

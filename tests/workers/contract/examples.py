@@ -25,6 +25,7 @@ from workers.contract.reports import (
     Fact,
     GangStarted,
     Noticed,
+    ProfileOrder,
     Progress,
     Report,
     ReportAnswer,
@@ -89,6 +90,8 @@ FACTS = (
         step_seconds=0.01,
         data_wait_seconds=0.001,
         eta_seconds=60.0,
+        memory_bytes=2**30,
+        mfu=0.4,
         metrics={"grad_norm": 0.5},
     ),
     StageEnded(
@@ -121,6 +124,7 @@ DEADLINES = Deadlines(
     unreachable_seconds=600.0,
     max_duration_seconds=3600.0,
 )
+PROFILE = ProfileOrder(number=2, steps=7)
 ORDER = StopOrder(reason=StopReason.CANCEL, grace_seconds=30.0)
 FILE = ManifestFile(name="__0_0.distcp", bytes=12, sha256="cd" * 32)
 
@@ -170,5 +174,6 @@ EXAMPLES: tuple[Message, ...] = (
         facts=tuple(Fact(seq=i, at=AT, body=body) for i, body in enumerate(FACTS, 1)),
         rank_steps=(9, 9),
     ),
-    ReportAnswer(held=7, stop=ORDER),
+    ReportAnswer(held=7, stop=ORDER, profile=PROFILE),
+    PROFILE,
 )

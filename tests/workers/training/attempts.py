@@ -15,7 +15,13 @@ from torch.distributed.checkpoint.state_dict_loader import load
 from workers.contract.launch import LaunchSpec, RankPlacement
 from workers.contract.outcome import Outcome, StopReason
 from workers.contract.recipe import Recipe
-from workers.contract.reports import CheckpointRef, CheckpointWritten, FactBody, StopOrder
+from workers.contract.reports import (
+    CheckpointRef,
+    CheckpointWritten,
+    FactBody,
+    ProfileOrder,
+    StopOrder,
+)
 from workers.contract.wire import JobId
 from workers.parallel.mesh import Seat, join, leave
 from workers.training import progress
@@ -57,6 +63,7 @@ class Recorder:
     """A listener that keeps everything, and gives the order to stop at a step."""
 
     stop_at: int | None = None
+    profile: ProfileOrder | None = None
     facts: list[FactBody] = field(default_factory=list)
     steps: list[int] = field(default_factory=list)
     phases: list[str] = field(default_factory=list)
@@ -75,6 +82,9 @@ class Recorder:
         if self.stop_at is None or done + 1 < self.stop_at:
             return None
         return StopOrder(reason=StopReason.PREEMPT, grace_seconds=60.0)
+
+    def profile_order(self) -> ProfileOrder | None:
+        return self.profile
 
     def of(self, kind: type[Any]) -> list[Any]:
         """The facts of one kind, in order."""
