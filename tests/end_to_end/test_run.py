@@ -53,7 +53,6 @@ def test_ctrl_c_holds_at_a_checkpoint_and_resume_goes_on(home: Home, tmp_path: P
 
 
 def test_the_steps_of_a_running_job_are_traced(home: Home, tmp_path: Path) -> None:
-    home.call("profile", "@latest", code=4)  # the last one has ended
     run, job = started(home, "traced", write_job(tmp_path, "traced"))
     said = home.json("profile", job, "--steps", "3")["message"]
     steps, _, place = said.partition(": ")
@@ -61,6 +60,7 @@ def test_the_steps_of_a_running_job_are_traced(home: Home, tmp_path: Path) -> No
     assert json.loads(gzip.decompress(Path(place).read_bytes()))["traceEvents"]
     home.call("cancel", job)
     run.communicate(timeout=RUN_SECONDS)
+    assert "there are no steps to trace" in home.call("profile", job, code=4).stderr
 
 
 def test_ctrl_c_twice_cancels(home: Home, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What `strata profile` says when a trace is there, lost, or will never come; the job is made up."""
+"""What `strata profile` says of a trace that is there, is lost or never comes; a made-up job."""
 
 import json
 from collections.abc import Callable
