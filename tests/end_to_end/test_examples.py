@@ -2,8 +2,10 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 from tests.end_to_end.home import Home, homes
 
@@ -43,3 +45,42 @@ def test_an_example_ends_inside_its_band(home: Home, name: str) -> None:
     assert all(stage["seconds"] > 0 for stage in answer["stages"])
     verified = home.json("checkpoints", "verify", answer["id"])
     assert [v["damage"] for v in verified["verified"]] == [None]
+
+
+def test_a_net_of_ones_own_is_packed_unpacked_and_learns(home: Home) -> None:
+    answer = home.json("run", str(EXAMPLES / "custom-model" / "job.yaml"))
+    assert answer["state"] == "succeeded"
+    assert answer["metrics"]["test_error"] < 5.0
+
+
+LARGE: dict[str, dict[str, Any]] = {
+    "a thousand residual layers": {
+        "data": {"source": "synthetic", "shape": [64], "samples": 500, "test_samples": 100},
+        "model": {
+            "kind": "mlp",
+            "hidden": [16] * 1000,
+            "residual": True,
+            "normalization": "batch",
+        },
+        "training": {"epochs": 2, "batch_size": 50, "optimizer": {"name": "sgd", "lr": 0.01}},
+    },
+    "inception_v3": {
+        "data": {"source": "synthetic", "shape": [3, 299, 299], "samples": 8, "test_samples": 2},
+        "model": {"kind": "inception_v3"},
+        "training": {"epochs": 1, "batch_size": 2, "optimizer": {"name": "sgd", "lr": 0.01}},
+    },
+}
+LARGE_STEPS = {"a thousand residual layers": 20, "inception_v3": 4}
+
+
+@pytest.mark.parametrize("name", LARGE)
+def test_the_largest_nets_train_steps(home: Home, name: str, tmp_path: Path) -> None:
+    path = tmp_path / "large.yaml"
+    spec = {"name": "large", "resources": {"workers": 1, "cpus_per_worker": 2}, **LARGE[name]}
+    path.write_text(yaml.safe_dump(spec))
+    answer = home.json("run", str(path))
+    assert answer["state"] == "succeeded"
+    [stage] = answer["stages"]
+    assert 0.0 < stage["loss_last"] < 10.0
+    status = home.status(answer["id"])
+    assert status["checkpoint"]["ref"]["step"] == LARGE_STEPS[name]
