@@ -126,7 +126,7 @@ def export(job: str, out: Path, path: str | None, form: str) -> None:
         raise NotFound(f"there is no checkpoint {path or ''} of {job}".replace("  ", " "))
     if not out.absolute().parent.is_dir():
         raise BadInput(f"there is no folder {out.absolute().parent}", place="OUT")
-    module, failures = workers_side("workers.training.export", "an export")
+    module, failures = workers_side("workers.weights.export", "an export")
     try:
         module.export(settings.storage_url, json.dumps(refs[0]), form, out)
     except failures.ConfigFailure as error:
@@ -151,7 +151,7 @@ def import_(file: Path, model: str, to: str, classes: int | None) -> None:
     Their tensors are named as torchvision names them. Nothing in FILE is run.
     """
     settings = read_settings()
-    module, failures = workers_side("workers.training.importing", "an import")
+    module, failures = workers_side("workers.weights.importing", "an import")
     try:
         done = module.import_weights(
             file, model, classes, to, settings.storage_url, settings.data_roots

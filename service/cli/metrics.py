@@ -208,7 +208,7 @@ def _export(found: Curves, picked: "Sequence[Series]", folder: Path) -> Path:
         for point in one.points:
             values = by_moment.setdefault((point.step, point.at_seconds), {})
             values[f"{found.stage_name(one)}/{one.name}"] = point.value
-    event_file, _ = workers_side("workers.training.event_file", "--tensorboard", extra="plot")
+    event_file, _ = workers_side("workers.telemetry.event_file", "--tensorboard", extra="plot")
     below = folder / f"{found.job['spec']['name']}-{short(found.job['id'])}"
     try:
         for earlier in below.glob(f"*{event_file.SUFFIX}"):

@@ -1,7 +1,7 @@
 """Why a job does not learn, or not fast: what its curves and events say, in words.
 
 The layers' own verdicts come from the gang, which alone sees tensors; see
-`workers.training.diagnostics`. Here the curves are read: what stands still, starves or repeats.
+`workers.telemetry.diagnostics`. Here the curves are read: what stands still, starves or repeats.
 """
 
 import math

@@ -9,19 +9,13 @@ import io
 import multiprocessing
 import tempfile
 import time
-import uuid
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image, ImageOps
 
-from workers.contract.launch import LaunchSpec, RankPlacement
-from workers.contract.recipe import Recipe
-from workers.contract.reports import FactBody, StopOrder
-from workers.contract.wire import JobId
-from workers.parallel.mesh import Seat
-from workers.training.run import train
+from tests.benchmarks.alone import Quiet, train_alone
 
 ROUNDS = 3
 EPOCHS = 3
@@ -34,27 +28,15 @@ BARE_SECONDS = 2.0
 SHARE_MIN = 0.75  # of the ratio of the bare ones; the rank needs some of the cores too
 
 
-class EpochTimes:
+class EpochTimes(Quiet):
     """A listener that notes when each epoch was done."""
 
     def __init__(self) -> None:
         self.times: list[float] = []
 
-    def tell(self, fact: FactBody) -> None:
-        pass
-
     def advance(self, step: int) -> None:
         if step % (NUM_PICTURES // BATCH_SIZE) == 0:
             self.times.append(time.perf_counter())
-
-    def phase(self, name: str) -> None:
-        pass
-
-    def stop_order(self) -> StopOrder | None:
-        return None
-
-    def profile_order(self) -> None:
-        return None
 
 
 def write_pictures(folder: Path) -> None:
@@ -70,31 +52,21 @@ def write_pictures(folder: Path) -> None:
 
 def samples_per_second(folder: Path, workers: int) -> float:
     """Return the speed of training from the end of the first epoch on: all are at work by then."""
-    recipe = Recipe.model_validate(
-        {
-            "data": {
-                "source": "image_folder",
-                "path": "pictures",
-                "size": SIDE,
-                "test_fraction": 0.0,
-                "augment": {"crop_padding": 4, "flip": 0.5},
-                "workers": workers,
-            },
-            "model": {"kind": "mlp", "hidden": [64]},
-            "training": {"epochs": EPOCHS, "batch_size": BATCH_SIZE},
-            "checkpoint": {"every_steps": 1_000_000},
-        }
-    )
-    launch = LaunchSpec(
-        job_id=JobId(str(uuid.uuid4())),
-        attempt=1,
-        name="bench",
-        recipe=recipe,
-        ranks=(RankPlacement(rank=0, node_id="n", cpus=1, gpus=0),),
-        storage_url=str(folder),
-    )
     listener = EpochTimes()
-    train(launch, Seat(0, 1, torch.device("cpu")), listener)
+    train_alone(
+        folder,
+        listener,
+        data={
+            "source": "image_folder",
+            "path": "pictures",
+            "size": SIDE,
+            "test_fraction": 0.0,
+            "augment": {"crop_padding": 4, "flip": 0.5},
+            "workers": workers,
+        },
+        model={"kind": "mlp", "hidden": [64]},
+        training={"epochs": EPOCHS, "batch_size": BATCH_SIZE},
+    )
     return (EPOCHS - 1) * NUM_PICTURES / (listener.times[-1] - listener.times[0])
 
 

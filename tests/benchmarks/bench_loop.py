@@ -9,7 +9,6 @@ each, so that a busy machine slows all alike. Run it as a script.
 import logging
 import tempfile
 import time
-import uuid
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,12 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler, TensorDataset
 
-from workers.contract.launch import LaunchSpec, RankPlacement
-from workers.contract.recipe import Recipe
-from workers.contract.reports import FactBody, StopOrder
-from workers.contract.wire import JobId
-from workers.parallel.mesh import Seat
-from workers.training.run import train
+from tests.benchmarks.alone import Quiet, train_alone
 
 ROUNDS = 7
 EPOCHS = 3
@@ -41,26 +35,14 @@ EVERYTHING = {
 }
 
 
-class StepTimes:
+class StepTimes(Quiet):
     """A listener that notes when the first and the last step were done."""
 
     def __init__(self) -> None:
         self.times: list[float] = []
 
-    def tell(self, fact: FactBody) -> None:
-        pass
-
     def advance(self, step: int) -> None:
         self.times.append(time.perf_counter())
-
-    def phase(self, name: str) -> None:
-        pass
-
-    def stop_order(self) -> StopOrder | None:
-        return None
-
-    def profile_order(self) -> None:
-        return None
 
     @property
     def rate(self) -> float:
@@ -70,30 +52,20 @@ class StepTimes:
 
 def ours(folder: Path, diagnostics_every_steps: int = 50) -> float:
     """Return the steps per second of our loop."""
-    recipe = Recipe.model_validate(
-        {
-            "data": {"source": "npz", "path": "data.npz", "test_fraction": 0.0},
-            "model": {"kind": "mlp", "hidden": [512, 512]},
-            "training": {
-                "epochs": EPOCHS,
-                "batch_size": BATCH_SIZE,
-                "optimizer": {"name": "sgd", "lr": 0.01, "momentum": 0.9},
-                "diagnostics_every_steps": diagnostics_every_steps,
-                **EVERYTHING,
-            },
-            "checkpoint": {"every_steps": 1_000_000},
-        }
-    )
-    launch = LaunchSpec(
-        job_id=JobId(str(uuid.uuid4())),
-        attempt=1,
-        name="bench",
-        recipe=recipe,
-        ranks=(RankPlacement(rank=0, node_id="n", cpus=1, gpus=0),),
-        storage_url=str(folder),
-    )
     listener = StepTimes()
-    train(launch, Seat(0, 1, torch.device("cpu")), listener)
+    train_alone(
+        folder,
+        listener,
+        data={"source": "npz", "path": "data.npz", "test_fraction": 0.0},
+        model={"kind": "mlp", "hidden": [512, 512]},
+        training={
+            "epochs": EPOCHS,
+            "batch_size": BATCH_SIZE,
+            "optimizer": {"name": "sgd", "lr": 0.01, "momentum": 0.9},
+            "diagnostics_every_steps": diagnostics_every_steps,
+            **EVERYTHING,
+        },
+    )
     return listener.rate
 
 

@@ -6,19 +6,13 @@ comparison. Run it as a script.
 """
 
 import tempfile
-import uuid
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
-from workers.contract.launch import LaunchSpec, RankPlacement
-from workers.contract.recipe import Recipe
-from workers.contract.reports import FactBody, StageEnded, StopOrder
-from workers.contract.wire import JobId
-from workers.parallel.mesh import Seat
-from workers.training.run import train
+from tests.benchmarks.alone import Quiet, train_alone
+from workers.contract.reports import FactBody, StageEnded
 
 WIDTH = 512
 NUM_SAMPLES = 6_400
@@ -26,7 +20,7 @@ ROUNDS = 3
 RATIO_MAX = 1.15
 
 
-class StageTimes:
+class StageTimes(Quiet):
     """A listener that notes how long each stage took."""
 
     def __init__(self) -> None:
@@ -36,45 +30,23 @@ class StageTimes:
         if isinstance(fact, StageEnded):
             self.seconds.append(fact.seconds)
 
-    def advance(self, step: int) -> None:
-        pass
-
-    def phase(self, name: str) -> None:
-        pass
-
-    def stop_order(self) -> StopOrder | None:
-        return None
-
-    def profile_order(self) -> None:
-        return None
-
 
 def stage_seconds(folder: Path, pretraining: dict[str, Any]) -> list[float]:
     """Return the seconds of every stage of one job."""
-    recipe = Recipe.model_validate(
-        {
-            "data": {"source": "npz", "path": "data.npz", "test_fraction": 0.0},
-            "model": {
-                "kind": "mlp",
-                "hidden": [WIDTH] * 10,
-                "activation": "sigmoid",
-                "init": "xavier",
-            },
-            "pretraining": {"epochs": 2, "batch_size": 128, **pretraining},
-            "training": {"epochs": 1, "batch_size": 128},
-            "checkpoint": {"every_steps": 1_000_000},
-        }
-    )
-    launch = LaunchSpec(
-        job_id=JobId(str(uuid.uuid4())),
-        attempt=1,
-        name="bench",
-        recipe=recipe,
-        ranks=(RankPlacement(rank=0, node_id="n", cpus=1, gpus=0),),
-        storage_url=str(folder),
-    )
     listener = StageTimes()
-    train(launch, Seat(0, 1, torch.device("cpu")), listener)
+    train_alone(
+        folder,
+        listener,
+        data={"source": "npz", "path": "data.npz", "test_fraction": 0.0},
+        model={
+            "kind": "mlp",
+            "hidden": [WIDTH] * 10,
+            "activation": "sigmoid",
+            "init": "xavier",
+        },
+        pretraining={"epochs": 2, "batch_size": 128, **pretraining},
+        training={"epochs": 1, "batch_size": 128},
+    )
     return listener.seconds
 
 

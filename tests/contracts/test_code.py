@@ -17,7 +17,7 @@ from service.control.code import Code
 from service.domain.errors import BadInput
 from workers.contract.code import pack_file, pack_name, sha256_of_pack
 from workers.contract.outcome import ConfigFailure, StorageFailure
-from workers.training.code import use_code
+from workers.models.code import use_code
 
 
 @pytest.fixture(autouse=True)

@@ -2,7 +2,7 @@
 
 from service.control.diagnosis import CODES
 from workers.contract.reports import Noticed
-from workers.training import diagnostics
+from workers.telemetry import diagnostics
 
 
 def test_every_verdict_of_the_workers_is_known_here() -> None:

@@ -9,7 +9,7 @@ from workers.contract.manifest import CheckpointDamaged
 from workers.contract.outcome import ConfigFailure, StorageFailure
 from workers.contract.reports import CheckpointRef, Noticed
 from workers.training.course import Course
-from workers.training.weights_file import read_weights
+from workers.weights.file import read_weights
 
 NAMED_MAX = 5  # tensors that a sentence names
 

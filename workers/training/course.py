@@ -11,8 +11,8 @@ from workers.data.part import Part
 from workers.models.layered import Layered
 from workers.parallel.mesh import Seat
 from workers.stages.catalog import StagePlan
-from workers.training.listener import Listener
-from workers.training.profiling import Profiling
+from workers.telemetry.listener import Listener
+from workers.telemetry.profiling import Profiling
 
 
 @dataclass(frozen=True)

@@ -22,13 +22,13 @@ from workers.checkpoint.writer import SavePoint
 from workers.contract.manifest import CheckpointDamaged
 from workers.contract.outcome import ConfigFailure, NonFiniteFailure, StorageFailure
 from workers.contract.reports import CheckpointRef, CheckpointWritten, Noticed
+from workers.optim.optimizer import Optimizer
 from workers.parallel.collectives import from_first, settle_buffers
 from workers.parallel.sharding import whole
 from workers.stages.catalog import StagePlan
 from workers.stages.objective import Objective
 from workers.training.ancestor import begin_from
 from workers.training.course import Course
-from workers.training.optimizer import Optimizer
 from workers.training.position import Position
 from workers.training.tally import Tally
 

@@ -16,20 +16,20 @@ from torch import Tensor
 from workers.contract.outcome import StopReason
 from workers.contract.reports import Evaluated, Noticed
 from workers.data.order import rank_part
+from workers.optim.guard import VOID_IN_A_ROW_MAX
 from workers.parallel.replicas import Replicas
 from workers.parallel.sharding import is_sharded
 from workers.parallel.signals import Agreed, Signals
 from workers.stages.catalog import StagePlan
 from workers.stages.handover import Inputs
+from workers.telemetry.diagnostics import Diagnostics, Look
+from workers.telemetry.utilization import Utilization
 from workers.training.course import Course
-from workers.training.diagnostics import Diagnostics, Look
 from workers.training.evaluate import evaluate
-from workers.training.guard import VOID_IN_A_ROW_MAX
 from workers.training.keep import Trained, before_update, is_due, non_finite, save
 from workers.training.position import Position
 from workers.training.progress import ProgressClock
 from workers.training.schedule import lr_at, momentum_at
-from workers.training.utilization import Utilization
 
 
 class StageLoop:

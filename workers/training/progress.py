@@ -5,9 +5,9 @@ import time
 
 from workers.contract.reports import Progress
 from workers.stages.catalog import StagePlan
+from workers.telemetry.utilization import Utilization, memory_bytes
 from workers.training.course import Course
 from workers.training.schedule import lr_at
-from workers.training.utilization import Utilization, memory_bytes
 
 INTERVAL_SECONDS = 0.25  # people read no faster, and the service stores each of them
 

@@ -17,16 +17,16 @@ from workers.data.dataset import Dataset, load_dataset
 from workers.data.seeds import derived_seed
 from workers.data.sources import Places
 from workers.models.catalog import build_net, takes_vectors
+from workers.models.code import use_code
 from workers.models.layered import seeded
 from workers.parallel.mesh import Seat
 from workers.stages.catalog import plan_stages
-from workers.training.code import use_code
+from workers.telemetry.listener import Listener
+from workers.telemetry.profiling import Profiling
 from workers.training.course import Course
 from workers.training.evaluate import evaluate
 from workers.training.keep import find, landing, restore_net
-from workers.training.listener import Listener
 from workers.training.position import Position
-from workers.training.profiling import Profiling
 from workers.training.walk import StageWalk
 
 
@@ -47,7 +47,7 @@ def train(launch: LaunchSpec, seat: Seat, listener: Listener) -> Outcome:
     started_at = time.perf_counter()
     listener.phase("setup")
     if launch.recipe.training.tensorboard and seat.is_first:
-        from workers.training.tensorboard import writing_curves
+        from workers.telemetry.tensorboard import writing_curves
 
         listener = writing_curves(launch, listener)
     _set_up_process(launch, seat)

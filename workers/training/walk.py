@@ -5,14 +5,14 @@ import torch
 from workers.contract.outcome import NonFiniteFailure, StopReason
 from workers.contract.reports import CheckpointRef, Noticed, StageEnded, StageStarted
 from workers.data.seeds import derived_seed
+from workers.optim.optimizer import Optimizer
 from workers.parallel.layout import lay_out
 from workers.stages.catalog import StagePlan, build_objective
 from workers.stages.handover import Inputs
+from workers.telemetry.diagnostics import collapsed
 from workers.training.course import Course
-from workers.training.diagnostics import collapsed
 from workers.training.keep import Trained, restore_stage
 from workers.training.loop import StageLoop
-from workers.training.optimizer import Optimizer
 from workers.training.position import Position
 from workers.training.rollback import rolled_back
 from workers.training.tally import Tally

@@ -12,7 +12,7 @@ from workers.contract.outcome import Outcome, Result, StopReason
 from workers.contract.paths import attempt_folder
 from workers.contract.reports import Evaluated, Noticed
 from workers.parallel.mesh import Seat
-from workers.training.listener import Listener
+from workers.telemetry.listener import Listener
 
 REASONS = list(StopReason)
 GO = len(REASONS) + 1  # the mark that says: come to an end

@@ -17,7 +17,7 @@ from workers.contract.reports import Noticed
 from workers.models.catalog import build_net
 from workers.models.layered import seeded
 from workers.models.mapping import HEAD, published_names
-from workers.training.importing import Imported, import_weights
+from workers.weights.importing import Imported, import_weights
 
 RESNET_18 = ResnetModel(kind="resnet", depth=18)
 IMAGES = {"source": "npz", "path": "images.npz", "test_fraction": 0.2}

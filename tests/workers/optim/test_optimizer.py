@@ -15,8 +15,8 @@ from workers.contract.training_spec import (
     Sgd,
     TrainingSpec,
 )
-from workers.training.guard import Guard
-from workers.training.optimizer import Optimizer
+from workers.optim.guard import Guard
+from workers.optim.optimizer import Optimizer
 
 MOMENTS: dict[str, Any] = {"betas": (0.8, 0.95), "eps": 1e-6, "weight_decay": 0.1}
 RMSPROP: dict[str, Any] = {"alpha": 0.8, "eps": 1e-6, "weight_decay": 0.1}

@@ -14,7 +14,7 @@ from workers.contract.outcome import StorageFailure
 from workers.contract.reports import CheckpointRef
 from workers.models.catalog import build_net
 from workers.models.layered import seeded
-from workers.training.export import export
+from workers.weights.export import export
 
 MODEL: dict[str, Any] = {"kind": "mlp", "hidden": [12, 9], "activation": "tanh"}
 BATCH_NORM = {**MODEL, "normalization": "batch", "dropout": 0.1}

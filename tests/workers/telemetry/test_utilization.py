@@ -7,7 +7,7 @@ from tests.workers.training.attempts import recipe
 from workers.contract.recipe import Recipe
 from workers.models.catalog import build_net
 from workers.parallel.mesh import Seat
-from workers.training.utilization import (
+from workers.telemetry.utilization import (
     TERA,
     Utilization,
     flops_per_sample,
@@ -65,7 +65,7 @@ def test_no_peak_is_guessed(name: str) -> None:
 def test_mfu_is_of_all_gpus_together(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda _device: "NVIDIA A100-SXM4-40GB")
     monkeypatch.setattr(
-        "workers.training.utilization.flops_per_sample", lambda *_words: 3_120_000_000
+        "workers.telemetry.utilization.flops_per_sample", lambda *_words: 3_120_000_000
     )
     spec = recipe(model={"kind": "mlp", "hidden": [8]}, training={"epochs": 1, "precision": "bf16"})
     seat = Seat(0, 4, torch.device("cuda", 0))

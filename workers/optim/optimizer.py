@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from workers.contract.training_spec import OptimizerSpec, TrainingSpec
+from workers.optim.guard import Guard
+from workers.optim.methods import Method
 from workers.parallel.sharding import local, whole
-from workers.training.guard import Guard
-from workers.training.methods import Method
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,8 @@ from workers.contract.reports import (
     StageStarted,
     StopOrder,
 )
-from workers.training.event_file import EventFile
-from workers.training.listener import Listener
+from workers.telemetry.event_file import EventFile
+from workers.telemetry.listener import Listener
 
 NOT_WRITTEN = "tensorboard_not_written"
 

@@ -10,7 +10,7 @@ from workers.contract.model_spec import MlpModel
 from workers.models.catalog import build_net
 from workers.models.layered import Layered, seeded
 from workers.stages.finetune import Finetune
-from workers.training.diagnostics import Diagnostics
+from workers.telemetry.diagnostics import Diagnostics
 
 WIDTH, NUM_CLASSES = 32, 4
 

@@ -12,7 +12,7 @@ from fsspec.core import url_to_fs
 from workers.contract.launch import LaunchSpec
 from workers.contract.paths import join, profile_file
 from workers.contract.reports import PROFILE_FAILED, PROFILED, Noticed, ProfileOrder
-from workers.training.listener import Listener
+from workers.telemetry.listener import Listener
 
 if TYPE_CHECKING:  # loaded by those few attempts that are asked for a trace
     from torch.profiler import profile

@@ -19,8 +19,8 @@ from workers.contract.model_spec import ModelSpec
 from workers.contract.outcome import ConfigFailure, StorageFailure
 from workers.contract.reports import CheckpointRef
 from workers.models.catalog import build_net
+from workers.models.code import use_code
 from workers.models.layered import Layered, seeded
-from workers.training.code import use_code
 
 Format = Literal["safetensors", "torch_export"]
 EXAMPLE_BATCH = 2  # torch.export takes a batch of 1 for one that is always 1

@@ -12,8 +12,8 @@ from tests.workers.training.attempts import Recorder, launch, recipe, run_alone
 from workers.contract.launch import LaunchSpec
 from workers.contract.outcome import Result
 from workers.contract.reports import Noticed, Progress, StageKind, StageStarted
+from workers.telemetry.tensorboard import NOT_WRITTEN, writing_curves
 from workers.training import progress
-from workers.training.tensorboard import NOT_WRITTEN, writing_curves
 
 TRAINED = recipe(
     model={"kind": "mlp", "hidden": [8]},

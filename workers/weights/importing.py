@@ -19,7 +19,7 @@ from workers.contract.outcome import ConfigFailure, StorageFailure
 from workers.models.catalog import build_net
 from workers.models.layered import seeded
 from workers.models.mapping import AUXILIARY, to_ours
-from workers.training.weights_file import write_weights
+from workers.weights.file import write_weights
 
 ARCHITECTURES: dict[str, dict[str, Any]] = {
     **{f"resnet{depth}": {"kind": "resnet", "depth": depth} for depth in IMAGE_BLOCKS},
