@@ -7,6 +7,7 @@ from pydantic import Field
 from workers.contract.data_spec import DataSpec
 from workers.contract.model_spec import CustomModel, MlpModel, ModelSpec, TransformerModel
 from workers.contract.recipe_words import (
+    EPOCHS_MAX,
     LAYERS_MAX,
     BatchSize,
     EarlyStop,
@@ -91,7 +92,7 @@ class Rbm(_Pretraining):
     """Units of each layer; relu: noisy rectified ones (Nair and Hinton, 2010)."""
     momentum_initial: Fraction = 0.5
     momentum_final: Fraction = 0.9
-    momentum_switch_epoch: Annotated[int, Field(ge=0)] = 5
+    momentum_switch_epoch: Annotated[int, Field(ge=0, le=EPOCHS_MAX)] = 5
     weight_decay: NotNegative = 2e-4
     init_std: Rate = 0.01
 
