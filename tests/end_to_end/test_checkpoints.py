@@ -1,13 +1,12 @@
 """A job's net outlives it: it is pinned, taken out of Strata, and what another job begins with."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.end_to_end.home import Home, homes, write_job
+from tests.end_to_end.home import Home, write_job
 
 SHORT = {
     "resources": {"workers": 1},
@@ -15,11 +14,6 @@ SHORT = {
     "pretraining": None,
     "training": {"epochs": 4, "batch_size": 100},
 }
-
-
-@pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
-    yield from homes(tmp_path_factory.mktemp("checkpoints"))
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,6 @@ The published figures are of another split of the digits (docs/decisions/0009): 
 import json
 import math
 import struct
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ import pytest
 import yaml
 from sklearn.datasets import load_breast_cancer
 
-from tests.end_to_end.home import Home, homes
+from tests.end_to_end.home import Home
 
 MATRIX = Path(__file__).parents[2] / "deploy" / "examples" / "deep-vs-shallow" / "matrix.yaml"
 SEEDS = [0, 1, 2, 3, 4]
@@ -96,11 +95,6 @@ def write_idx(folder: Path) -> None:
 def errors(answer: dict[str, Any]) -> dict[str, float]:
     """The mean test error of each arm."""
     return {arm["name"]: arm["metrics"]["test_error"]["mean"] for arm in answer["arms"]}
-
-
-@pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
-    yield from homes(tmp_path_factory.mktemp("story"))
 
 
 def test_every_arm_of_the_example_has_a_band() -> None:

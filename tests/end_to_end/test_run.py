@@ -4,7 +4,6 @@ import gzip
 import json
 import signal
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +13,6 @@ import pytest
 from tests.end_to_end.home import Home, eventually, homes, write_job
 
 RUN_SECONDS = 120.0
-
-
-@pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
-    yield from homes(tmp_path_factory.mktemp("run"))
 
 
 def job_named(home: Home, name: str) -> dict[str, Any] | None:
@@ -36,7 +30,7 @@ def started(home: Home, name: str, path: Path) -> tuple[subprocess.Popen[str], s
 
 
 def test_ctrl_c_holds_at_a_checkpoint_and_resume_goes_on(home: Home, tmp_path: Path) -> None:
-    path = write_job(tmp_path, "held")
+    path = write_job(tmp_path, "held", training={"epochs": 20})
     run, job = started(home, "held", path)
     run.send_signal(signal.SIGINT)
     _, said = run.communicate(timeout=RUN_SECONDS)
@@ -75,7 +69,8 @@ def test_ctrl_c_twice_cancels(home: Home, tmp_path: Path) -> None:
 
 def test_two_runs_at_once_share_one_service(tmp_path_factory: pytest.TempPathFactory) -> None:
     for home in homes(tmp_path_factory.mktemp("two")):
-        jobs = [write_job(home.folder.parent, f"two-{n}", training={"epochs": 5}) for n in "ab"]
+        short = {"pretraining": {"method": "rbm", "epochs": 10}, "training": {"epochs": 5}}
+        jobs = [write_job(home.folder.parent, f"two-{n}", **short) for n in "ab"]
         runs = [home.start("run", str(path), "-o", "json") for path in jobs]
         answers = []
         for run in runs:

@@ -14,6 +14,7 @@ from workers.contract.reports import Noticed, StageEnded
 
 BCE = {"method": "denoising_autoencoder", "lr": 3e-3}
 RBM = {"method": "rbm", "lr": 0.1}
+PCD = RBM | {"persistent": True, "cd_k": 10, "momentum_final": 0.5}
 GREEDY = {"method": "greedy_supervised", "lr": 3e-3}
 
 
@@ -55,8 +56,9 @@ def test_pretraining_rescues_a_deep_net(pretraining: dict[str, Any], tmp_path: P
     assert all(fact.metrics["code_sd"] > 0.07 for fact in ended[:-1])
 
 
-def test_a_deep_belief_network_rescues_a_deep_net(tmp_path: Path) -> None:
-    attempt = run_alone(launch(_arm(10, RBM), tmp_path))
+@pytest.mark.parametrize("rbm", [RBM, PCD], ids=["cd", "pcd"])
+def test_a_deep_belief_network_rescues_a_deep_net(rbm: dict[str, Any], tmp_path: Path) -> None:
+    attempt = run_alone(launch(_arm(10, rbm), tmp_path))
     assert attempt.outcome.metrics["test_error"] < 8.0
 
 
