@@ -5,7 +5,6 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from workers.contract.data_spec import DataSpec
 from workers.contract.recipe_words import STEPS_MAX, RecipeMistake
 from workers.contract.wire import Written
 
@@ -47,14 +46,10 @@ class CheckpointPolicy(Written):
     best: BestSpec | None = None
 
 
-def check_checkpoint(policy: CheckpointPolicy, data: DataSpec) -> None:
-    """Raise RecipeMistake where the best one could never be known, or would be the worst."""
+def check_checkpoint(policy: CheckpointPolicy) -> None:
+    """Raise RecipeMistake where the best one would be the worst."""
     if policy.best is None:
         return
-    if data.validation_fraction == 0.0:
-        raise RecipeMistake(
-            "checkpoint.best", "needs a validation part: set data.validation_fraction above 0"
-        )
     right: BetterIs = "max" if policy.best.figure == "accuracy" else "min"
     if policy.best.mode != right:
         raise RecipeMistake(

@@ -158,11 +158,6 @@ class SyntheticData(Samples):
     scale: Literal["unit"] = "unit"
     data_seed: Seed = 0
 
-    @property
-    def validation_fraction(self) -> float:
-        """The share of the validation part."""
-        return self.validation_samples / (self.samples + self.validation_samples)
-
 
 class CustomData(Samples):
     """Samples from a callable of the user's own, in the packed `code:` or installed on the workers.
@@ -216,11 +211,6 @@ class StreamData(Samples):
     scale: Literal["unit", "none"] = "unit"
     """unit: bytes are divided by 255, other numbers are as they are stored."""
 
-    @property
-    def validation_fraction(self) -> float:
-        """Unknown before the folder is read; what needs a validation part finds out there."""
-        return 1.0
-
 
 DataSpec = Annotated[
     DigitsData
@@ -234,3 +224,19 @@ DataSpec = Annotated[
     | CustomData,
     Field(discriminator="source"),
 ]
+
+
+def check_validation(data: DataSpec, place: str) -> None:
+    """Raise RecipeMistake where `place` asks for a validation part that there will not be.
+
+    Folders may have one beside their training part: that shows when they are read.
+    """
+    match data:
+        case ImageFolderData() | StreamData():
+            return
+        case SyntheticData():
+            name, held_out = "validation_samples", float(data.validation_samples)
+        case _:
+            name, held_out = "validation_fraction", data.validation_fraction
+    if held_out == 0.0:
+        raise RecipeMistake(place, f"needs a validation part: set data.{name} above 0")

@@ -4,7 +4,6 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from workers.contract.data_spec import DataSpec
 from workers.contract.recipe_words import (
     EPOCHS_MAX,
     STEPS_MAX,
@@ -171,14 +170,3 @@ class TrainingSpec(Written):
                 f"a batch of {self.batch_size} can't be split in {self.accumulate}; lower it",
             )
         return self
-
-
-def check_training(training: TrainingSpec, data: DataSpec) -> None:
-    """Refuse what watches a validation part that there is not."""
-    if data.validation_fraction > 0.0:
-        return
-    mending = "needs a validation part: set data.validation_fraction above 0"
-    if training.early_stop is not None:
-        raise RecipeMistake("training.early_stop", mending)
-    if training.evaluate_every_steps is not None:
-        raise RecipeMistake("training.evaluate_every_steps", mending)

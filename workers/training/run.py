@@ -87,6 +87,11 @@ def _prepare(launch: LaunchSpec, seat: Seat, listener: Listener) -> Course:
     if recipe.code is not None:
         use_code(recipe.code, launch.storage_url)
     data = _data(recipe.data, launch, seat)
+    if data.validation is None and recipe.watches_validation is not None:
+        raise ConfigFailure(
+            f"{recipe.watches_validation}: needs a validation part, and the data has none; add a "
+            "folder `validation` to it"
+        )
     pretraining_part = data.train
     if recipe.pretraining is not None and recipe.pretraining.data is not None:
         pretraining_part = _data(recipe.pretraining.data, launch, seat).train

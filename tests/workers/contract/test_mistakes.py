@@ -48,6 +48,8 @@ def _schedule(**options: Any) -> tuple[str, Any]:
     return "training.schedule", options
 
 
+SYNTHETIC = {"source": "synthetic", "shape": [64]}
+
 MISTAKES: list[tuple[str, str, list[tuple[str, Any]]]] = [
     ("weights", "either a job", [("init_from", {"partial": True})]),
     ("weights", "either a job", [("init_from", {"source": "a", "weights": "w.safetensors"})]),
@@ -71,6 +73,11 @@ MISTAKES: list[tuple[str, str, list[tuple[str, Any]]]] = [
         "training.evaluate_every_steps",
         "validation part",
         [("data.validation_fraction", 0.0), ("training.evaluate_every_steps", 5)],
+    ),
+    (
+        "training.early_stop",
+        "data.validation_samples",
+        [("data", SYNTHETIC), ("training.early_stop", {"patience": 3})],
     ),
     (
         "pretraining.data",
@@ -141,7 +148,7 @@ FILES = (
 
 
 def test_every_mistake_that_the_recipe_knows_is_tested() -> None:
-    known = set()
+    known = set(recipe.WATCHERS)
     for node in (one for file in FILES for one in ast.walk(ast.parse(inspect.getsource(file)))):
         if (
             isinstance(node, ast.Call)

@@ -13,6 +13,7 @@ import pytest
 import torch
 from pydantic import TypeAdapter
 
+from tests.workers.training.attempts import launch, recipe, run_alone
 from workers.contract.data_spec import DataSpec
 from workers.contract.outcome import ConfigFailure, StorageFailure
 from workers.data.dataset import Dataset, load_dataset
@@ -68,6 +69,19 @@ def test_what_was_written_is_read(tmp_path: Path) -> None:
     assert data.train.rows(rows, 0)[:, 0].tolist() == [95.0, 3.0, 50.0, 3.0]
     assert data.train.labels(rows).tolist() == [3, 3, 2, 3]
     assert torch.cat(list(data.train.passes()))[:, 1].tolist() == list(range(NUM_SAMPLES))
+
+
+def test_a_job_that_watches_a_validation_part_which_is_not_there_is_refused(tmp_path: Path) -> None:
+    _written(f"{tmp_path}/stream")
+    watching = recipe(
+        data={"source": "stream", "path": f"{tmp_path}/stream"},
+        model={"kind": "mlp", "hidden": [4]},
+        training={"epochs": 1, "batch_size": 8, "early_stop": {"patience": 1}},
+    )
+    with pytest.raises(ConfigFailure, match=r"training.early_stop: .* add a folder `validation`"):
+        run_alone(launch(watching, tmp_path))
+    _written(f"{tmp_path}/stream", "validation", 8)
+    assert "validation_error" in run_alone(launch(watching, tmp_path)).outcome.metrics
 
 
 def test_bytes_are_scaled_to_the_unit(tmp_path: Path) -> None:
