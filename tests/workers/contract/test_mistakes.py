@@ -148,7 +148,7 @@ FILES = (
 
 
 def test_every_mistake_that_the_recipe_knows_is_tested() -> None:
-    known = set(recipe.WATCHERS)
+    known: set[object] = set(recipe.WATCHERS)
     for node in (one for file in FILES for one in ast.walk(ast.parse(inspect.getsource(file)))):
         if (
             isinstance(node, ast.Call)
