@@ -14,7 +14,7 @@ import click
 
 from service.cli import processes
 from service.cli.door import find_client
-from service.cli.render import output_option, print_json, print_table
+from service.cli.render import counted, output_option, print_json, print_table
 from service.domain.errors import Refusal
 from service.settings import Settings, make_home, read_settings
 
@@ -107,7 +107,7 @@ def _server(settings: Settings) -> Iterator[Finding]:
     silent = [agent["name"] for agent in nodes["agents"] if agent["is_silent"]]
     cpus = sum(node["cpus"] for node in nodes["nodes"])
     gpus = sum(node["gpus"] for node in nodes["nodes"])
-    sentence = f"{len(nodes['nodes'])} nodes with {cpus} CPUs and {gpus} GPUs"
+    sentence = f"{counted(len(nodes['nodes']), 'node')} with {cpus} CPUs and {gpus} GPUs"
     if not nodes["nodes"]:
         yield Finding("agents", False, "no agent offers a node; see logs/agent.log")
     elif silent:

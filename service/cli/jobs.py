@@ -10,6 +10,7 @@ from service.cli.door import ServerDoor, open_door, server_door
 from service.cli.render import (
     STAGE_COLUMNS,
     ago,
+    counted,
     number,
     output_option,
     print_json,
@@ -106,9 +107,9 @@ def _status_rows(found: dict[str, Any]) -> list[tuple[str, object]]:
     for attempt in found["attempts"]:
         nodes = len({rank["node_id"] for rank in attempt["ranks"]})
         ending = attempt["failure"] or (attempt["outcome"] or {}).get("result") or ""
-        where = f"{len(attempt['ranks'])} ranks on {nodes} nodes of {attempt['agent']}"
-        said = f"{attempt['state']}, {where}{', ' + ending if ending else ''}"
-        rows.append((f"attempt {attempt['number']}", said))
+        where = f"{counted(len(attempt['ranks']), 'rank')} on {counted(nodes, 'node')}"
+        said = f"{attempt['state']}, {where} of {attempt['agent']}"
+        rows.append((f"attempt {attempt['number']}", f"{said}, {ending}" if ending else said))
     if latest and row["state"] in ("running", "stopping"):
         progress = latest["progress"]
         rows.append(("step", f"{progress['step']}, epoch {progress['epoch']} of its stage"))
@@ -116,9 +117,8 @@ def _status_rows(found: dict[str, Any]) -> list[tuple[str, object]]:
         rows.append(("speed", f"{progress['samples_per_second']:,.0f} samples/s"))
         rows.append(("ETA", span(progress["eta_seconds"])))
     if checkpoint:
-        age = ago(checkpoint["written_at"])
-        rows.append(("checkpoint", f"{checkpoint['ref']['path']} ({age} ago)"))
-        rows.append(("", size(checkpoint["bytes"])))
+        written = f"{size(checkpoint['bytes'])}, {ago(checkpoint['written_at'])} ago"
+        rows.append(("checkpoint", f"{checkpoint['ref']['path']} ({written})"))
     return rows
 
 

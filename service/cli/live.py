@@ -222,7 +222,8 @@ def _end_view(status: dict[str, Any]) -> RenderableType:
         parts += [Text(), figures]
     facts = Table.grid(padding=(0, 2))
     if status["checkpoint"]:
-        facts.add_row(Text("checkpoint", "dim"), status["checkpoint"]["ref"]["path"])
+        path = Text(status["checkpoint"]["ref"]["path"], overflow="fold")
+        facts.add_row(Text("checkpoint", "dim"), path)
     facts.add_row(Text("attempts", "dim"), str(job["attempt"]))
     facts.add_row(Text("time", "dim"), span(seconds_of(job)))
     parts += [Text(), facts]

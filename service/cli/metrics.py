@@ -184,16 +184,20 @@ def _curve_row(found: Curves, series: "Series") -> tuple[object, ...]:
 
 
 def _listed(found: Curves, picked: "Sequence[Series]") -> list[tuple[object, ...]]:
-    """One row for each name, whatever stages have it."""
-    by_name: dict[str, list[Series]] = {}
+    """One row for each name, whatever stages have it; one for a figure of many layers."""
+    families: dict[str, list[Series]] = {}
     for one in picked:
-        by_name.setdefault(one.name, []).append(one)
+        figure, _, layer = one.name.partition(".")
+        families.setdefault(f"{figure}.*" if layer else figure, []).append(one)
     rows: list[tuple[object, ...]] = []
-    for name, ones in by_name.items():
-        stages = found.stage_name(ones[0])
-        if len(ones) > 1:
-            stages = f"{len(ones)}: {stages} to {found.stage_name(ones[-1])}"
-        rows.append((name, stages, sum(len(one.points) for one in ones), number(ones[-1].last)))
+    for family, ones in families.items():
+        stages = list(dict.fromkeys(map(found.stage_name, ones)))
+        where = stages[0] if len(stages) == 1 else f"{len(stages)}: {stages[0]} to {stages[-1]}"
+        num_layers = len({one.name for one in ones})
+        name, last = ones[0].name, number(ones[-1].last)
+        if num_layers > 1:
+            name, last = family, f"{number(ones[0].last)} to {last}, of {num_layers} layers"
+        rows.append((name, where, sum(len(one.points) for one in ones), last))
     return rows
 
 

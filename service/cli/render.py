@@ -98,6 +98,11 @@ def spread(mean: float, sd: float | None) -> str:
     return number(mean) + ("" if sd is None else f" ± {sd:.2g}")
 
 
+def counted(number: int, what: str) -> str:
+    """Format a number of things, such as 1 node or 2 nodes."""
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
 def size(num_bytes: int) -> str:
     """Bytes in units of 1024."""
     value = float(num_bytes)

@@ -77,6 +77,14 @@ def test_without_names_it_lists_what_there_is(show: Any) -> None:
     assert "grad_norm.hidden-01" not in listed  # once infinite, once overtaken by an attempt
 
 
+def test_a_figure_of_many_layers_is_one_row_of_the_list(show: Any) -> None:
+    layers = {f"grad_norm.hidden-{k:02d}": float(k) for k in (1, 2, 3)}
+    lines = [line(1, 10, 1.0, metrics=layers), line(2, 20, 1.0, metrics=layers)]
+    listed = {row[0]: row[1:] for row in rows(show(lines=lines))}
+    assert listed["grad_norm.*"] == ["finetune", "6", "1 to 3, of 3 layers"]
+    assert not any(name.startswith("grad_norm.hidden") for name in listed)
+
+
 def test_a_name_shows_a_curve_for_each_stage_with_its_extremes(show: Any) -> None:
     first, second = rows(show("loss"))
     assert first[:2] == ["loss", "pretrain-01"]
