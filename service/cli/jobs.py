@@ -100,7 +100,7 @@ def _status_rows(found: dict[str, Any]) -> list[tuple[str, object]]:
         ("job", row["id"]),
         ("name", row["spec"]["name"]),
         ("state", row["state"]),
-        ("why", row["reason_text"] or row["reason"]),
+        ("why", None if row["state"] == "succeeded" else row["reason_text"] or row["reason"]),
         ("owner", row["owner"]),
         ("submitted", f"{ago(row['submitted_at'])} ago"),
     ]

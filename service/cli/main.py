@@ -60,10 +60,11 @@ class LazyGroup(click.Group):
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import the command."""
-        if cmd_name not in COMMANDS:
+        """Import the command; `checkpoint` is as good as `checkpoints`."""
+        known = COMMANDS.get(cmd_name) or COMMANDS.get(f"{cmd_name}s")
+        if known is None:
             return None
-        module, _, name = COMMANDS[cmd_name][0].partition(":")
+        module, _, name = known[0].partition(":")
         command = getattr(importlib.import_module(f"service.cli.{module}"), name)
         assert isinstance(command, click.Command)
         return command

@@ -187,8 +187,7 @@ def _listed(found: Curves, picked: "Sequence[Series]") -> list[tuple[object, ...
     """One row for each name, whatever stages have it; one for a figure of many layers."""
     families: dict[str, list[Series]] = {}
     for one in picked:
-        figure, _, layer = one.name.partition(".")
-        families.setdefault(f"{figure}.*" if layer else figure, []).append(one)
+        families.setdefault(f"{one.figure}.*" if one.layer else one.figure, []).append(one)
     rows: list[tuple[object, ...]] = []
     for family, ones in families.items():
         stages = list(dict.fromkeys(map(found.stage_name, ones)))

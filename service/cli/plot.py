@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 INCHES = (10.0, 6.0)
 FIELD_INCHES = 3.0  # the height of one field where there are several
+LAYERS_NAMED_MAX = 12  # in the legend of one field; a thousand would hide the field
+LOG_FROM = 100.0  # times between the lowest and the highest value of a field of layers
 FIELDS_MAX = 40  # one picture of 120 inches; more would be higher than some viewers show
 DOTS_PER_INCH = 120
 COLOURS = 20  # of the map "tab20", each arm one; after that they come again with other dashes
@@ -41,33 +43,69 @@ def draw(compared: Comparison, path: Path) -> None:
 
 
 def draw_series(series: Sequence[tuple[str, Series]], path: Path) -> None:
-    """Write series with the names of their stages, one field for each name, as `draw` does.
+    """Write series with the names of their stages, as `draw` does.
+
+    A figure of the whole net has a field with a line for each stage; one of layers a field with a
+    line for each layer.
 
     Raises:
         BadInput: they are too many, the library is not installed, or the file can't be written.
     """
-    names = list(dict.fromkeys(one.name for _, one in series))
-    if len(names) > FIELDS_MAX:
+    fields: dict[str, list[tuple[str, Series]]] = {}
+    for stage, one in series:
+        fields.setdefault(f"{one.figure}.*" if one.layer else one.name, []).append((stage, one))
+    if len(fields) > FIELDS_MAX:
         raise BadInput(
-            f"{len(names)} figures don't fit on one page, {FIELDS_MAX} do",
+            f"{len(fields)} figures don't fit on one page, {FIELDS_MAX} do",
             place="--plot",
             remedy="name fewer",
         )
-    figure = _empty_figure((INCHES[0], FIELD_INCHES * len(names)))
-    fields = figure.subplots(len(names), 1, sharex=True, squeeze=False)[:, 0]
-    for name, axes in zip(names, fields, strict=True):
-        stages = [(stage, one.points) for stage, one in series if one.name == name]
-        for index, (stage, points) in enumerate(stages):
-            _plot(axes, index, [(point.step, point.value) for point in points], stage)
+    figure = _empty_figure((INCHES[0], FIELD_INCHES * len(fields)))
+    all_axes = figure.subplots(len(fields), 1, sharex=True, squeeze=False)[:, 0]
+    for axes, (name, ones) in zip(all_axes, fields.items(), strict=True):
+        if ones[0][1].layer is None:
+            _draw_stages(axes, ones)
+        else:
+            _draw_layers(axes, [one for _, one in ones])
         axes.set_ylabel(name)
-        axes.legend(fontsize="small")
-    fields[-1].set_xlabel("step")
+        axes.legend(fontsize="x-small", loc="center left", bbox_to_anchor=(1.0, 0.5))
+    all_axes[-1].set_xlabel("step")
     columns = ("figure", "stage", "last", "lowest", "highest")
     rows = [
         (one.name, stage, number(one.last), number(one.lowest), number(one.highest))
         for stage, one in series
     ]
     _write(figure, path, lambda: _table(columns, rows))
+
+
+def _draw_stages(axes: "Axes", ones: Sequence[tuple[str, Series]]) -> None:
+    for index, (stage, one) in enumerate(ones):
+        _plot(axes, index, _curve(one), stage)
+
+
+def _draw_layers(axes: "Axes", ones: Sequence[Series]) -> None:
+    """Layers from dark to light, from the input up; a layer of several stages has a line in each.
+
+    Where they lie far apart, as the gradients of a stuck net do, the scale is logarithmic.
+    """
+    from matplotlib import colormaps
+
+    layers = list(dict.fromkeys(one.layer for one in ones))
+    named = set(layers[:: max(1, -(-len(layers) // LAYERS_NAMED_MAX))]) | {layers[-1]}
+    for one in ones:
+        rank = layers.index(one.layer)
+        label = str(one.layer) if one.layer in named else None
+        named.discard(one.layer)
+        colour = colormaps["viridis"](rank / max(1, len(layers) - 1))
+        steps, values = zip(*_curve(one), strict=True)
+        axes.plot(steps, values, color=colour, label=label)
+    lowest, highest = min(one.lowest for one in ones), max(one.highest for one in ones)
+    if lowest > 0.0 and highest > LOG_FROM * lowest:
+        axes.set_yscale("log")
+
+
+def _curve(one: Series) -> list[tuple[int, float]]:
+    return [(point.step, point.value) for point in one.points]
 
 
 def _write(figure: "Figure", path: Path, table: Callable[[], str]) -> None:

@@ -39,6 +39,16 @@ class Series:
     points: tuple[Point, ...]  # in rising steps
 
     @property
+    def figure(self) -> str:
+        """What is measured, of the whole net or of a layer."""
+        return self.name.partition(".")[0]
+
+    @property
+    def layer(self) -> str | None:
+        """The layer that it is of."""
+        return self.name.partition(".")[2] or None
+
+    @property
     def last(self) -> float:
         """The newest value."""
         return self.points[-1].value

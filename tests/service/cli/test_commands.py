@@ -53,6 +53,13 @@ def test_every_command_explains_itself(tmp_path: Path, name: str) -> None:
     assert "Usage: strata" in done.stdout
 
 
+def test_the_singular_of_a_command_is_the_same_command(tmp_path: Path) -> None:
+    one = strata(tmp_path, "checkpoint", "import", "--help")
+    many = strata(tmp_path, "checkpoints", "import", "--help")
+    assert one.returncode == many.returncode == 0
+    assert one.stdout.replace("strata checkpoint ", "strata checkpoints ") == many.stdout
+
+
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [

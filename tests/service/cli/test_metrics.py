@@ -146,6 +146,20 @@ def test_curves_are_drawn_as_a_picture_or_a_page(show: Any, tmp_path: Path) -> N
     assert isinstance(error, BadInput)
 
 
+def test_layers_share_a_field_whose_scale_shows_a_vanishing_gradient(
+    show: Any, tmp_path: Path
+) -> None:
+    layers = {f"grad_norm.hidden-{k:02d}": 10.0**-k for k in range(40)}
+    lines = [line(n, n, 1.0, metrics=layers) for n in (1, 2)]
+    page = tmp_path / "layers.html"
+    assert show("grad_norm.*", "--plot", str(page), lines=lines).exception is None
+    svg = page.read_text().partition("<svg")[2]
+    assert svg.count("<!-- hidden-") <= 13  # not all forty are named
+    assert "<!-- hidden-39 -->" in svg
+    assert svg.count('id="axes_') == 1
+    assert "mathdefault{10^" in svg  # powers of ten along the axis
+
+
 def test_curves_are_written_for_tensorboard_and_a_later_export_replaces_them(
     show: Any, tmp_path: Path
 ) -> None:
