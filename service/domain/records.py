@@ -12,6 +12,7 @@ from service.domain.job import (
     JobState,
 )
 from service.domain.spec import JobSpec
+from service.domain.told import Told
 from workers.contract.outcome import FailureKind, Outcome, StopReason
 from workers.contract.reports import CheckpointRef, ProfileOrder, Progress, StageKind
 from workers.contract.wire import JobId
@@ -177,6 +178,19 @@ class Measurement:
     attempt: int
     at: datetime
     progress: Progress
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """A job that trains, or has ended lately, as its metrics show it."""
+
+    job_id: JobId
+    name: str
+    queue: str
+    workers: int
+    told: Told
+    kind: StageKind | None  # of the stage that the newest line is of; None: it was not told
+    checkpoint: Checkpoint | None  # the current one
 
 
 @dataclass(frozen=True, slots=True)

@@ -75,7 +75,9 @@ def check_spec(value: object) -> JobSpec:
     try:
         return JobSpec.model_validate(value)
     except ValidationError as error:
-        raise _refusal(error.errors()[0], value) from None
+        # A key that nobody knows comes first: it may be why the right one is missing.
+        mistakes = sorted(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
+        raise _refusal(mistakes[0], value) from None
 
 
 def _parse(text: str, origin: str) -> tuple[yaml.Node, object]:

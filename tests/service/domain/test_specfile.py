@@ -53,6 +53,7 @@ def test_a_good_job_is_read_whole() -> None:
         ("  epochs: 40", "  epoch: 40", "job.yaml:7 pretraining.epoch: is not a known key; did"),
         ("kind: mlp", "kind: cnn", 'job.yaml:4 model.kind: is "cnn", which is not known; write'),
         ("kind: mlp, ", "", "job.yaml:4 model.kind: is missing; add it"),
+        ("hidden:", "hiden:", "job.yaml:4 model.hiden: is not a known key; did you mean `hidden`"),
         ("name: digits-rbm\n", "", "job.yaml:1 name: is missing; add it"),
         ("method: rbm", "method: dbn", 'job.yaml:6 pretraining.method: is "dbn", which is not'),
         ("source: digits", "source: mnist", "one of: digits, idx, npz"),
