@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from workers.contract.outcome import ConfigFailure, StorageFailure
-from workers.data.node_folder import alone, evict, node_folder, publish, touch
+from workers.data.node_folder import alone, evict, node_folder, publish, touch, unfinished
 
 FILES_BYTES_MAX = 100 * 2**30  # of a node; what was used longest ago goes first
 SUFFIX = ".file"
@@ -53,13 +53,12 @@ def _fetched(system: Any, path: str, url: str) -> Path:
     copy = folder / name
     with alone(folder, name):
         if not copy.exists():
-            unfinished = copy.with_suffix(".part")
             try:
-                with system.open(path, "rb") as source, unfinished.open("wb") as into:
+                with system.open(path, "rb") as source, unfinished(copy).open("wb") as into:
                     shutil.copyfileobj(source, into, length=2**20)
-                publish(unfinished, copy)
+                publish(copy)
             finally:
-                unfinished.unlink(missing_ok=True)
+                unfinished(copy).unlink(missing_ok=True)
             evict(folder, SUFFIX, FILES_BYTES_MAX, frozenset({copy}))
     touch(copy)
     return copy

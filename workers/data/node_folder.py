@@ -1,7 +1,8 @@
 """A folder of this node for what can be had again: the same for all jobs, and bounded.
 
 What lies there was moved into place whole. Whoever looks may find it gone, so it is opened first
-and measured afterwards; an open file outlives its deletion.
+and measured afterwards; an open file outlives its deletion. A process that died while it wrote
+leaves a part, which the next eviction deletes.
 """
 
 import os
@@ -11,6 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 VARIABLE = "STRATA_NODE_CACHE"
+PART = ".part"
 
 
 def node_folder(purpose: str) -> Path:
@@ -23,24 +25,40 @@ def node_folder(purpose: str) -> Path:
 
 
 @contextmanager
-def alone(folder: Path, name: str) -> Iterator[None]:
-    """Within the block no other process of this node is in a block of the same name."""
+def alone(folder: Path, name: str, *, wait: bool = True) -> Iterator[None]:
+    """Within the block no other process of this node is in a block of the same name.
+
+    Raises:
+        BlockingIOError: one is, and the caller does not `wait`.
+    """
     import fcntl
 
-    with (folder / f"{name}.lock").open("w") as stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)  # let go when the stream is closed, or its process ends
-        yield
+    lock = _lock(folder / name)
+    mode = fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB
+    while True:
+        with lock.open("w") as stream:
+            fcntl.flock(stream, mode)  # let go when the stream is closed, or its process ends
+            if _is_still(lock, stream.fileno()):
+                yield
+                return
 
 
-def publish(unfinished: Path, path: Path) -> None:
-    """Move a whole file into place, durable."""
-    with unfinished.open("rb") as stream:
+def unfinished(path: Path) -> Path:
+    """Return where a file is written before it is moved into place, by who is `alone` with it."""
+    return path.with_name(f"{path.name}{PART}")
+
+
+def publish(path: Path) -> None:
+    """Move a file that was `unfinished` into place, durable."""
+    with unfinished(path).open("rb") as stream:
         os.fsync(stream.fileno())
-    unfinished.replace(path)
+    unfinished(path).replace(path)
 
 
 def evict(folder: Path, suffix: str, bytes_max: int, keep: frozenset[Path]) -> None:
-    """Delete files from the one that was used longest ago, until the rest fits."""
+    """Delete files from the one that was used longest ago, until the rest fits, and dead parts."""
+    for part in folder.glob(f"*{suffix}{PART}"):
+        _delete(part.with_name(part.name.removesuffix(PART)))
     files = []
     for path in folder.glob(f"*{suffix}"):
         with suppress(FileNotFoundError):
@@ -50,11 +68,31 @@ def evict(folder: Path, suffix: str, bytes_max: int, keep: frozenset[Path]) -> N
     for _, size, path in sorted(files):
         if excess <= 0:
             return
-        if path in keep:
-            continue
-        path.unlink(missing_ok=True)
-        path.with_name(f"{path.name}.lock").unlink(missing_ok=True)
-        excess -= size
+        if path not in keep and _delete(path):
+            excess -= size
+
+
+def _delete(path: Path) -> bool:
+    """Delete a file, its part and its lock; False where some process is at it just now."""
+    try:
+        with alone(path.parent, path.name, wait=False):
+            path.unlink(missing_ok=True)
+            unfinished(path).unlink(missing_ok=True)
+            _lock(path).unlink()
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _lock(path: Path) -> Path:
+    return path.with_name(f"{path.name}.lock")
+
+
+def _is_still(lock: Path, descriptor: int) -> bool:
+    """Whether a lock that was waited for is the one that others find: it may have been deleted."""
+    with suppress(FileNotFoundError):
+        return os.path.samestat(lock.stat(), os.fstat(descriptor))
+    return False
 
 
 def touch(path: Path) -> None:

@@ -3,13 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from workers.contract.model_spec import MlpModel
+from workers.contract.model_spec import CustomModel, MlpModel
 from workers.contract.outcome import ConfigFailure
 from workers.contract.pretraining_spec import DenoisingAutoencoder, GreedySupervised, Rbm
 from workers.contract.recipe import Recipe
 from workers.contract.recipe_words import EarlyStop
 from workers.contract.reports import StageKind
 from workers.contract.training_spec import Adam, OptimizerSpec, ScheduleSpec, Sgd
+from workers.data.part import Part
 from workers.data.seeds import derived_seed
 from workers.models.layered import Layer, Layered, numbered, seeded
 from workers.models.mlp import DenseLayer
@@ -22,6 +23,10 @@ from workers.stages.objective import Objective
 from workers.stages.rbm import RestrictedBoltzmannMachine
 
 CONSTANT = ScheduleSpec()  # pretraining keeps one learning rate
+
+SEEN_IN_WEIGHTS = {"hidden", "layers", "depth", "init", "gain"}
+"""Of a model: how many layers there are and how they began decides nothing that the weights of the
+lower ones do not show."""
 
 
 @dataclass(frozen=True)
@@ -168,6 +173,18 @@ def build_objective(
         return Denoising(layer, method, level, visible_bias_V, recipe.model, generator)
     (shape,) = _code_shapes(layers, inputs)
     return ConvolutionalDenoising(layer, method, level, visible_bias_V, shape, generator)
+
+
+def first_inputs(recipe: Recipe, part: Part) -> Inputs:
+    """Return what the first layer sees.
+
+    Codes on disk are found again by jobs that have the same kind of layers, however many; a
+    custom net's only by jobs with the same code.
+    """
+    model = recipe.model
+    if isinstance(model, CustomModel):
+        return Inputs(part, model=f"{model.model_dump_json()} {recipe.code}")
+    return Inputs(part, model=model.model_dump_json(exclude=SEEN_IN_WEIGHTS))
 
 
 def _groups(recipe: Recipe) -> list[tuple[str, tuple[int, ...]]]:

@@ -47,14 +47,21 @@ class Inputs:
         part: the samples.
         kept: their codes as far as they are kept; None: the samples themselves.
         prefix: layers that are still to be gone through, each time anew.
+        model: what decides on codes beside data and weights, such as activations; see
+            `catalog.first_inputs`.
     """
 
     def __init__(
-        self, part: Part, kept: Codes | None = None, prefix: Sequence[nn.Module] = ()
+        self,
+        part: Part,
+        kept: Codes | None = None,
+        prefix: Sequence[nn.Module] = (),
+        model: str = "",
     ) -> None:
         self.part = part
         self._kept = kept
         self._prefix = tuple(prefix)
+        self._model = model
 
     def expect(self, batches: Iterator[Tensor], epoch: int) -> None:
         """Tell the part which batches come next, if they are read from there."""
@@ -78,24 +85,28 @@ class Inputs:
         Raises:
             OSError: the node's disk is full, or can't be written.
         """
-        device = next(layer.parameters(), torch.empty(0)).device
         codes = (encoded(x_BV, [layer]) for x_BV in self.passes())
         match cache:
             case "none":
-                return Inputs(self.part, self._kept, (*self._prefix, layer))
+                return Inputs(self.part, self._kept, (*self._prefix, layer), self._model)
             case "memory":
-                return Inputs(self.part, Codes(torch.cat(list(codes)), device))
+                x_NH = torch.cat(list(codes))
+                return Inputs(self.part, Codes(x_NH, x_NH.device), model=self._model)
             case "disk":
-                digest = digest_above(self._digest(), [layer])
+                digest, device = digest_above(self._digest(), [layer]), self._device()
                 x_NH = kept_on_disk(digest, len(self.part), codes, device)
-                return Inputs(self.part, Codes(x_NH, device, digest))
+                return Inputs(self.part, Codes(x_NH, device, digest), model=self._model)
             case unknown:
                 assert_never(unknown)
 
     def _digest(self) -> str:
-        kept = self._kept
-        below = self.part.digest() if kept is None or kept.digest is None else kept.digest
-        return digest_above(below, self._prefix)
+        if self._kept is None:
+            return digest_above(f"{self._model} {self.part.digest()}", self._prefix)
+        assert self._kept.digest is not None, "a job's codes are kept in one place"
+        return digest_above(self._kept.digest, self._prefix)
+
+    def _device(self) -> torch.device:
+        return next(self.part.passes()).device if self._kept is None else self._kept.device
 
     def mean(self) -> Tensor:
         """Return the mean over samples, (V,)."""

@@ -1,6 +1,6 @@
 """Keeps the codes of all samples on the node's disk, under a name that says what they are.
 
-The name is a hash of the data and of the weights that encoded it, so retries find them again, and
+The name is a hash of the data and of the layers that encoded them, so retries find them again, and
 so do other jobs that begin with the same layers. A file that is there is whole: it was moved into
 place. Letters: N samples, V inputs of a stage's layer.
 """
@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from workers.data.node_folder import alone, evict, node_folder, publish, touch
+from workers.data.node_folder import alone, evict, node_folder, publish, touch, unfinished
 
 CODES_BYTES_MAX = 50 * 2**30  # of a node; what was used longest ago goes first
 SUFFIX = ".npy"
@@ -51,15 +51,14 @@ def kept_on_disk(
     with alone(folder, name):
         found = _mapped(path)
         if found is None:
-            _write(path, num_samples, codes)
+            found = _written(path, num_samples, codes)
             evict(folder, SUFFIX, CODES_BYTES_MAX, frozenset({path}))
-            found = _mapped(path)
     touch(path)
-    assert found is not None, "it was just written, under the lock"
     return found
 
 
 def _mapped(path: Path) -> Tensor | None:
+    """The codes of a file; None where there is none, or none that is whole."""
     try:
         # Copy on write: torch takes no read-only memory, and nothing writes to it.
         return torch.from_numpy(np.load(path, mmap_mode="c", allow_pickle=False))
@@ -67,25 +66,28 @@ def _mapped(path: Path) -> Tensor | None:
         return None
 
 
-def _write(path: Path, num_samples: int, codes: Iterator[Tensor]) -> None:
-    unfinished = path.with_name(f"{path.name}.{os.getpid()}")
+def _written(path: Path, num_samples: int, codes: Iterator[Tensor]) -> Tensor:
+    """The codes of a file that is written now; others may delete it as soon as it is in place."""
     into: np.memmap[tuple[int, ...], np.dtype[np.float32]] | None = None
     start = 0
     try:
         for x_BV in codes:
             if into is None:
                 shape = (num_samples, *x_BV.shape[1:])
-                into = np.lib.format.open_memmap(unfinished, "w+", np.float32, shape)
+                into = np.lib.format.open_memmap(unfinished(path), "w+", np.float32, shape)
                 # A map of a full disk ends its process at the first touch: ask for the room first.
-                _reserve(unfinished)
+                _reserve(unfinished(path))
             into[start : start + len(x_BV)] = x_BV.cpu().numpy()
             start += len(x_BV)
         assert into is not None, "a training part has samples"
         into.flush()
         del into
-        publish(unfinished, path)
+        found = _mapped(unfinished(path))
+        assert found is not None, "it was just written"
+        publish(path)
+        return found
     finally:
-        unfinished.unlink(missing_ok=True)
+        unfinished(path).unlink(missing_ok=True)
 
 
 def _reserve(path: Path) -> None:

@@ -68,6 +68,12 @@ def test_kept_codes_are_those_that_are_computed_anew(cache: Cache) -> None:
     assert not kept.rows(ROWS, 0).requires_grad
 
 
+def test_codes_lie_where_the_samples_do_whatever_the_layer_is() -> None:
+    """A layer without weights, such as a pool, lies nowhere itself."""
+    part = InMemory(torch.empty(9, V, device="meta"), torch.zeros(9, dtype=torch.int64))
+    assert Inputs(part).above(nn.ReLU(), "memory").rows(torch.tensor([3]), 0).device.type == "meta"
+
+
 def test_codes_on_disk_are_found_again_by_whoever_has_the_same_layers_and_data() -> None:
     lower, upper = (_Counted(layer) for layer in _layers())
     first = Inputs(_part()).above(lower, "disk").above(upper, "disk")

@@ -99,6 +99,26 @@ def test_codes_on_disk_serve_another_job_and_train_it_to_the_same_bits(
         assert all(torch.equal(nets[0][name], net[name]) for name in net)
 
 
+def test_codes_on_disk_serve_a_retry_and_a_deeper_net(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(VARIABLE, str(tmp_path / "node"))
+    told = recipe(model=MODEL, training=TRAINING, pretraining=STAGES | {"cache": "disk"})
+    stopped = run_alone(launch(told, tmp_path / "job"), stop_at=21 + 5)  # in the second stage
+    (first,) = (tmp_path / "node").glob("codes/*.npy")
+    inode = first.stat().st_ino
+    run_alone(launch(told, tmp_path / "job", attempt=2, resume=stopped.recorder.refs))
+    deeper = MODEL | {"hidden": [12, 9, 8]}
+    run_alone(
+        launch(
+            recipe(model=deeper, training=TRAINING, pretraining=STAGES | {"cache": "disk"}),
+            tmp_path / "deeper",
+        )
+    )
+    assert len(list(tmp_path.glob("node/codes/*.npy"))) == 3  # one for each different layer
+    assert first.stat().st_ino == inode  # it was not written anew
+
+
 def test_a_disk_that_takes_no_codes_is_told_once_and_does_not_end_the_job(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
