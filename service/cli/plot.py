@@ -63,12 +63,14 @@ def draw_series(series: Sequence[tuple[str, Series]], path: Path) -> None:
     figure = _empty_figure((INCHES[0], FIELD_INCHES * len(fields)))
     all_axes = figure.subplots(len(fields), 1, sharex=True, squeeze=False)[:, 0]
     for axes, (name, ones) in zip(all_axes, fields.items(), strict=True):
-        if ones[0][1].layer is None:
-            _draw_stages(axes, ones)
-        else:
+        is_of_layers = ones[0][1].layer is not None
+        if is_of_layers:
             _draw_layers(axes, [one for _, one in ones])
+        else:
+            _draw_stages(axes, ones)
         axes.set_ylabel(name)
-        axes.legend(fontsize="x-small", loc="center left", bbox_to_anchor=(1.0, 0.5))
+        place = {"loc": "center left", "bbox_to_anchor": (1.0, 0.5)}
+        axes.legend(fontsize="x-small", reverse=is_of_layers, **place)  # the input below
     all_axes[-1].set_xlabel("step")
     columns = ("figure", "stage", "last", "lowest", "highest")
     rows = [
