@@ -96,6 +96,7 @@ def build(settings: Settings) -> Service:
         registry=registry,
         redis=redis,
         check_schema=partial(schema.check, engine),
+        layers_max=settings.metrics_layers,
     )
     return Service(create_app(services), store, loop, engine, bus)
 

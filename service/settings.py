@@ -14,6 +14,7 @@ DEFAULT_PORT = 8080
 PORT_MAX = 65_535
 CPUS_MAX = 4096  # beyond any one machine
 IDLE_SECONDS = 300.0
+METRICS_LAYERS_MAX = 64  # of a job: two series for each, and far more jobs than one
 REDIS_SCHEMES = ("redis://", "rediss://", "unix://")
 
 
@@ -32,11 +33,7 @@ class Settings:
     port: int  # STRATA_PORT: 0 takes a free one
     idle_seconds: float  # STRATA_IDLE_SECONDS: after which the local service ends itself
     local_cpus: int  # STRATA_LOCAL_CPUS: what the local Ray offers
-
-    @property
-    def is_embedded(self) -> bool:
-        """True where everything lives in the state folder."""
-        return self.url is None
+    metrics_layers: int  # STRATA_METRICS_LAYERS: of how many layers of a job /metrics tells
 
 
 def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
@@ -62,6 +59,7 @@ def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
         local_cpus=_whole(
             env, "STRATA_LOCAL_CPUS", max(2, os.cpu_count() or 1), range(1, CPUS_MAX + 1)
         ),
+        metrics_layers=_whole(env, "STRATA_METRICS_LAYERS", 0, range(METRICS_LAYERS_MAX + 1)),
     )
 
 

@@ -1,6 +1,8 @@
 """One job's row: what it learns, how fast, and how much a crash would cost it."""
 
-from deploy.grafana.panels import BAD, NEUTRAL, SIXTH, WARN, Panel, of_job
+from deploy.grafana.panels import BAD, NEUTRAL, SIXTH, WARN, Panel, of_job, rate_of_job
+
+WAITING = rate_of_job("strata_train_data_wait_seconds_total")  # the share of the time
 
 JOB = (
     Panel(
@@ -64,7 +66,7 @@ JOB = (
         title="Loss",
         unit="none",
         description="Mean since the last report. It may jump between stages, for each has a loss "
-        "of its own, and that of an RBM may rise as the fit improves.",
+        "of its own; that of an RBM is the error of its reconstruction.",
         queries={"loss": of_job("strata_train_loss")},
     ),
     Panel(
@@ -94,7 +96,7 @@ JOB = (
         description="Mean since the last report, and the part of it that waited for data.",
         queries={
             "step": of_job("strata_train_step_seconds"),
-            "of it, waiting for data": of_job("strata_train_data_wait_seconds"),
+            "of it, waiting for data": f"{WAITING} * {of_job('strata_train_step_seconds')}",
         },
     ),
     Panel(
@@ -102,10 +104,7 @@ JOB = (
         unit="percentunit",
         description="Above a fifth the processors starve: put the data nearer, or give each worker "
         "more CPUs.",
-        queries={
-            "share": f"{of_job('strata_train_data_wait_seconds')}"
-            f" / {of_job('strata_train_step_seconds')}",
-        },
+        queries={"share": WAITING},
         steps=((0.2, WARN), (0.5, BAD)),
     ),
     Panel(

@@ -58,3 +58,8 @@ def or_quiet(query: str, label: str, word: str) -> str:
 def of_job(metric: str) -> str:
     """Return the query for a gauge of the chosen job."""
     return f'max({metric}{{job_id="$job"}})'
+
+
+def rate_of_job(metric: str) -> str:
+    """Return the query for the growth per second of a total of the chosen job."""
+    return f'max(rate({metric}{{job_id="$job"}}[{RATE}]))'

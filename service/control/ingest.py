@@ -4,13 +4,13 @@ from collections.abc import Sequence
 from datetime import timedelta
 
 from service.control import endings
-from service.control.meters import Meters
+from service.control.meters import CheckpointTrouble, Meters
 from service.control.ports import Bus, JobStore, Writes
 from service.domain.asks import Why
 from service.domain.errors import Closed, Stale, Unreachable
 from service.domain.job import AttemptMove, AttemptState, JobState
 from service.domain.records import Attempt, Job, Reason
-from workers.contract.outcome import Outcome, StopReason
+from workers.contract.outcome import FailureKind, Outcome, StopReason
 from workers.contract.paths import checkpoint_folder
 from workers.contract.reports import (
     CheckpointWritten,
@@ -31,6 +31,10 @@ from workers.contract.reports import (
 STALE_TRIES = 10  # as often as two writers can cross each other in a row before it is an error
 STOP_GRACE = timedelta(seconds=60)
 ACTOR = "gang"
+TROUBLES = {  # by the code of a notice
+    "checkpoint_failed": CheckpointTrouble.NOT_SAVED,
+    "checkpoint_fallback": CheckpointTrouble.DAMAGED,
+}
 
 
 class Ingest:
@@ -79,6 +83,8 @@ class Ingest:
             self._meters.started(taking.attempt)
         if taking.verdict is not None:
             self._meters.judged(taking.job, taking.verdict)
+        for trouble in taking.troubles:
+            self._meters.checkpoint_failed(trouble)
 
     def _wake(self, taking: "_Taking", before: Job) -> None:
         if taking.has_news:
@@ -101,6 +107,7 @@ class _Taking:
         self.held = attempt.held
         self.has_news = False
         self.verdict: endings.Verdict | None = None
+        self.troubles: list[CheckpointTrouble] = []
 
     def take(self, tx: Writes, report: Report) -> None:
         """Keep the facts that are not held yet, in their order."""
@@ -109,6 +116,8 @@ class _Taking:
         self.held = max([self.attempt.held, *(fact.seq for fact in fresh)])
         self.has_news = bool(fresh)
         tx.hold_facts(self.attempt, self.held)  # the fence: first, so that nothing passes it
+        lines = [(fact.at, fact.body) for fact in fresh if isinstance(fact.body, Progress)]
+        tx.add_measurements(self.job.id, self.attempt.number, lines)
         for fact in fresh:
             self._keep(tx, fact)
 
@@ -120,7 +129,7 @@ class _Taking:
             case StageStarted():
                 tx.add_stage(job_id, number, fact.body)
             case Progress():
-                tx.add_measurement(job_id, number, fact.at, fact.body)
+                pass  # a line, and kept with the others
             case StageEnded():
                 tx.end_stage(job_id, number, fact.body)
             case CheckpointWritten():
@@ -129,11 +138,16 @@ class _Taking:
                 figures = ", ".join(f"{k} {v:.4g}" for k, v in fact.body.metrics.items())
                 tx.notice(job_id, number, ACTOR, "evaluated", f"{fact.body.split}: {figures}")
             case Noticed():
-                tx.notice(job_id, number, ACTOR, fact.body.code, fact.body.sentence)
+                self._notice(tx, fact.body)
             case Ended():
                 self._end(tx, fact.body.outcome)
             case Unknown():
                 tx.notice(job_id, number, "service", "unknown_fact", fact.body.fact)
+
+    def _notice(self, tx: Writes, noticed: Noticed) -> None:
+        tx.notice(self.job.id, self.attempt.number, ACTOR, noticed.code, noticed.sentence)
+        if noticed.code in TROUBLES:
+            self.troubles.append(TROUBLES[noticed.code])
 
     def _checkpoint(self, tx: Writes, fact: Fact, written: CheckpointWritten) -> None:
         """Make it the current one; its path will be read and deleted, so it must be the job's."""
@@ -142,6 +156,7 @@ class _Taking:
         if ref.path != own or "/" in ref.stage or ref.attempt > number:
             sentence = f"{ref.path!r} is no checkpoint of this attempt"
             tx.notice(job_id, number, "service", "checkpoint_refused", sentence)
+            self.troubles.append(CheckpointTrouble.REFUSED)
         elif tx.add_checkpoint(job_id, written, fact.at):
             tx.mark_progress(job_id, number)
             policy = self.job.spec.checkpoint
@@ -158,6 +173,8 @@ class _Taking:
     def _end(self, tx: Writes, outcome: Outcome) -> None:
         if self.attempt.outcome is not None:
             return  # the first last word counts
+        if outcome.failure is FailureKind.STORAGE:
+            self.troubles.append(CheckpointTrouble.STORAGE)
         why = Why(ACTOR, Reason.OUTCOME, outcome.message or outcome.result)
         if self.attempt.state in (AttemptState.STARTING, AttemptState.RUNNING):
             self.attempt = tx.move_attempt(

@@ -1,6 +1,7 @@
 """What this server itself counts and times, for /metrics; all else is read from the store there."""
 
 from datetime import timedelta
+from enum import StrEnum
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
@@ -14,6 +15,15 @@ DISPATCH_BUCKETS = (0.5, 1, 2, 4, 8, 15, 30, 60, 120, 300)  # up to the limit of
 RUN_BUCKETS = (10, 60, 300, 900, 3600, 14_400, 43_200, 86_400, 604_800)  # seconds to a week
 PASS_BUCKETS = (0.001, 0.005, 0.02, 0.1, 0.5, 2.5, 10)
 STOPPED = "stopped"  # the kind of a retry after an attempt that did not fail
+
+
+class CheckpointTrouble(StrEnum):
+    """Why a checkpoint is not there when it is wanted."""
+
+    NOT_SAVED = "not_saved"  # the gang could not write it, and trains on
+    DAMAGED = "damaged"  # a gang passed it over when it was to begin from it
+    REFUSED = "refused"  # the gang told of one that can't be its own
+    STORAGE = "storage"  # an attempt ended because the storage refused
 
 
 class Meters:
@@ -49,6 +59,14 @@ class Meters:
         )
         for kind in (*FailureKind, STOPPED):  # from 0 on: a rate does not see a series' birth
             self._retries.labels(kind)
+        self._checkpoints = Counter(
+            "strata_checkpoint_failures",
+            "Checkpoints that were not saved or can't be used, as gangs told this server.",
+            ["reason"],
+            registry=registry,
+        )
+        for reason in CheckpointTrouble:
+            self._checkpoints.labels(reason)
         self._passes = Histogram(
             "strata_scheduler_pass_seconds",
             "Time of a scheduling pass, in seconds.",
@@ -86,6 +104,10 @@ class Meters:
             self._retries.labels(verdict.failure or STOPPED).inc()
         if job.started_at is not None and job.finished_at is not None:
             self._run.observe(_seconds(job.finished_at - job.started_at))
+
+    def checkpoint_failed(self, trouble: CheckpointTrouble) -> None:
+        """Count a checkpoint that is not there when it is wanted."""
+        self._checkpoints.labels(trouble).inc()
 
     def elected(self) -> None:
         """Count a term of this server's that has just begun."""

@@ -23,6 +23,7 @@ from service.domain.records import (
     Job,
     Measurement,
     RankShare,
+    Reading,
     Reason,
     Stage,
     Token,
@@ -113,8 +114,10 @@ class Writes(Protocol):
     def end_stage(self, job_id: JobId, attempt: int, fact: StageEnded) -> None:
         """Record a stage's figures; the stage may be new to this store."""
 
-    def add_measurement(self, job_id: JobId, attempt: int, at: datetime, fact: Progress) -> None:
-        """Add a line to the job's curves."""
+    def add_measurements(
+        self, job_id: JobId, attempt: int, lines: Sequence[tuple[datetime, Progress]]
+    ) -> None:
+        """Add lines to the job's curves, in the order in which they were told."""
 
     def add_checkpoint(self, job_id: JobId, fact: CheckpointWritten, at: datetime) -> bool:
         """Record a checkpoint; False where it is already there (its path is unique)."""
@@ -201,8 +204,8 @@ class Telemetry(Protocol):
     def latest(self, job_id: JobId) -> Measurement | None:
         """The newest line of the job's curves."""
 
-    def latest_lines(self, ended_since: datetime) -> list[tuple[Job, Measurement]]:
-        """The newest line of every job that is RUNNING or STOPPING, or has ended since then."""
+    def readings(self, ended_since: datetime) -> list[Reading]:
+        """Every job with a curve that is RUNNING or STOPPING, or has ended since then."""
 
     def measurements(
         self, job_id: JobId, limit: int, before_id: int | None = None

@@ -12,20 +12,30 @@ from datetime import timedelta
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from service.domain.job import FINAL_JOB_STATES, AttemptState, JobState
-from service.domain.records import Agent, Attempt, Checkpoint, Measurement
+from service.domain.records import Agent, Attempt, Checkpoint, Reading
 from service.http.services import ServiceStore
 from workers.contract.inventory import NodeSeen
+from workers.contract.reports import StageKind
 
 UNITS = ("cpus", "gpus")  # as nodes and ranks name them
 
 Places = Sequence[tuple[str, NodeSeen]]  # agent, node
 Holdings = Sequence[tuple[str, Attempt]]  # queue, attempt
+Value = Callable[[Reading], float | None]  # None: the job has none, and so no series
+
+RECONSTRUCTING = (StageKind.RBM, StageKind.DENOISING_AUTOENCODER)
+"""Stages whose loss, as it is told, is the error of a reconstruction."""
 
 SERIES_GRACE = timedelta(seconds=300)  # several scrapes of any usual interval
 
 
-def fleet_metrics(store: ServiceStore) -> Iterator[Metric]:
-    """Everything, by a few short reads; raises Unreachable."""
+def fleet_metrics(store: ServiceStore, layers_max: int) -> Iterator[Metric]:
+    """Everything, by a few short reads; raises Unreachable.
+
+    Args:
+        store: what is read.
+        layers_max: of how many layers of each job the figures are told; 0: of none.
+    """
     counts, agents, places = store.count_jobs(), store.agents(), store.nodes()
     queues = sorted({queue for queue, _ in counts})
     yield from _jobs(counts, queues)
@@ -42,7 +52,7 @@ def fleet_metrics(store: ServiceStore) -> Iterator[Metric]:
     )
     orphans.add_metric(["gang"], sum(one.state is AttemptState.LOST for _, one in holdings))
     yield orphans
-    yield from _training(store)
+    yield from _training(store, layers_max)
 
 
 def _jobs(counts: Mapping[tuple[str, JobState], int], queues: Sequence[str]) -> Iterator[Metric]:
@@ -141,65 +151,123 @@ def _held(unit: str, attempt: Attempt) -> int:
     return sum(getattr(rank, unit) for rank in attempt.ranks)
 
 
-def _training(store: ServiceStore) -> Iterator[Metric]:
-    """The jobs that train or ended just now: the newest line of each, and its checkpoint."""
-    shown = store.latest_lines(store.now() - SERIES_GRACE)
+def _training(store: ServiceStore, layers_max: int) -> Iterator[Metric]:
+    """The jobs that train or ended just now: what each has told, and its current checkpoint."""
+    shown = store.readings(store.now() - SERIES_GRACE)
     for name, help_text, value in _TRAINING:
-        family = GaugeMetricFamily(f"strata_train_{name}", help_text, labels=["job_id"])
-        for job, line in shown:
-            number = value(line)
-            if number is not None:
-                family.add_metric([job.id], number)
-        yield family
-    size = GaugeMetricFamily("strata_train_world_size", "Workers of the job.", labels=["job_id"])
-    samples = CounterMetricFamily(
-        "strata_train_samples", "Samples that the job has seen.", labels=["job_id"]
-    )
+        yield _of_jobs(GaugeMetricFamily, f"train_{name}", help_text, value, shown)
+    for name, help_text, value in _TRAINING_TOTALS:
+        yield _of_jobs(CounterMetricFamily, f"train_{name}", help_text, value, shown)
+    for name, help_text, of in _CHECKPOINT:
+        yield _of_jobs(GaugeMetricFamily, f"checkpoint_{name}", help_text, _current(of), shown)
     info = GaugeMetricFamily(
         "strata_job_info",
         "A job that trains or has just ended: its name and queue, for joins by job_id.",
         labels=["job_id", "name", "queue"],
     )
-    for job, line in shown:
-        size.add_metric([job.id], job.spec.resources.workers)
-        samples.add_metric([job.id], line.progress.samples)
-        info.add_metric([job.id, job.spec.name, job.spec.queue], 1)
-    yield from (size, samples, info)
-    current = {job.id: store.current_checkpoint(job.id) for job, _ in shown}
-    for name, help_text, of in _CHECKPOINT:
-        family = GaugeMetricFamily(f"strata_checkpoint_{name}", help_text, labels=["job_id"])
-        for job_id, checkpoint in current.items():
-            if checkpoint is not None:
-                family.add_metric([job_id], of(checkpoint))
-        yield family
+    for reading in shown:
+        info.add_metric([reading.job_id, reading.name, reading.queue], 1)
+    yield info
+    if layers_max > 0:
+        yield from _layers(shown, layers_max)
 
 
-def _metric(line: Measurement, name: str) -> float | None:
-    return line.progress.metrics.get(name)
+def _of_jobs(
+    family: type[GaugeMetricFamily] | type[CounterMetricFamily],
+    name: str,
+    help_text: str,
+    value: Value,
+    shown: Sequence[Reading],
+) -> Metric:
+    """One series for each job that has the value."""
+    metric = family(f"strata_{name}", help_text, labels=["job_id"])
+    for reading in shown:
+        number = value(reading)
+        if number is not None:
+            metric.add_metric([reading.job_id], number)
+    return metric
 
 
-_TRAINING: tuple[tuple[str, str, Callable[[Measurement], float | None]], ...] = (
-    ("stage_index", "The stage that trains, from 0.", lambda m: m.progress.stage_index),
-    ("epoch", "Whole epochs done in the stage.", lambda m: m.progress.epoch),
-    ("step", "Optimizer steps done by the job.", lambda m: m.progress.step),
-    ("loss", "Mean loss since the last report.", lambda m: m.progress.loss),
-    ("learning_rate", "Learning rate of the last step.", lambda m: m.progress.lr),
+def _layers(shown: Sequence[Reading], layers_max: int) -> Iterator[Metric]:
+    """What the last look into each net saw, of at most so many of its layers."""
+    for kind, name, help_text in _LAYERS:
+        metric = GaugeMetricFamily(
+            f"strata_train_layer_{name}", help_text, labels=["job_id", "layer"]
+        )
+        for reading in shown:
+            figures, start = reading.told.figures, f"{kind}."
+            known = [figure.removeprefix(start) for figure in figures if figure.startswith(start)]
+            for layer in _spread(known, layers_max):
+                metric.add_metric([reading.job_id, layer], figures[start + layer])
+        yield metric
+
+
+def _spread(names: Sequence[str], count: int) -> Sequence[str]:
+    """At most so many of the names, evenly taken, both ends among them where there is room."""
+    if len(names) <= count:
+        return names
+    last = len(names) - 1
+    return [names[round(k * last / max(1, count - 1))] for k in range(count)]
+
+
+def _current(of: Callable[[Checkpoint], float]) -> Value:
+    return lambda reading: None if reading.checkpoint is None else of(reading.checkpoint)
+
+
+def _figure(name: str) -> Value:
+    return lambda reading: reading.told.figures.get(name)
+
+
+def _reconstruction_error(reading: Reading) -> float | None:
+    return reading.told.progress.loss if reading.kind in RECONSTRUCTING else None
+
+
+_TRAINING: tuple[tuple[str, str, Value], ...] = (
+    ("stage_index", "The stage that trains, from 0.", lambda r: r.told.progress.stage_index),
+    ("epoch", "Whole epochs done in the stage.", lambda r: r.told.progress.epoch),
+    ("step", "Optimizer steps done by the job.", lambda r: r.told.progress.step),
+    ("loss", "Mean loss since the last report.", lambda r: r.told.progress.loss),
+    (
+        "reconstruction_error",
+        "Mean error of a layer's input rebuilt from its code, while a stage trains for that.",
+        _reconstruction_error,
+    ),
+    ("learning_rate", "Learning rate of the last step.", lambda r: r.told.progress.lr),
     (
         "samples_per_second",
         "Samples per second since the last report.",
-        lambda m: m.progress.samples_per_second,
+        lambda r: r.told.progress.samples_per_second,
     ),
-    ("step_seconds", "Mean time of a step, in seconds.", lambda m: m.progress.step_seconds),
+    ("step_seconds", "Mean time of a step, in seconds.", lambda r: r.told.progress.step_seconds),
+    (
+        "memory_bytes",
+        "Memory of rank 0, in bytes: the peak on its GPU, else of its process.",
+        lambda r: r.told.progress.memory_bytes,
+    ),
+    (
+        "mfu_ratio",
+        "Share of the GPUs' peak that the model's arithmetic uses; only where the peak is known.",
+        lambda r: r.told.progress.mfu,
+    ),
+    ("grad_norm", "Norm of the gradient at the last diagnosis.", _figure("grad_norm")),
+    ("world_size", "Workers of the job.", lambda r: r.workers),
+)
+_TRAINING_TOTALS: tuple[tuple[str, str, Value], ...] = (
+    ("samples", "Samples that the job has seen.", lambda r: r.told.progress.samples),
     (
         "data_wait_seconds",
-        "Part of a step that waited for data, in seconds.",
-        lambda m: m.progress.data_wait_seconds,
+        "Time that the job's steps waited for their data, in seconds.",
+        lambda r: r.told.data_wait_seconds,
     ),
     (
-        "grad_norm",
-        "Norm of the gradient at the last diagnosis.",
-        lambda m: _metric(m, "grad_norm"),
+        "nonfinite_steps",
+        "Steps of the stage that were left out because a gradient was no number.",
+        lambda r: r.told.num_nonfinite_steps,
     ),
+)
+_LAYERS = (  # a look's figure, the metric
+    ("grad_norm", "grad_norm", "Norm of a layer's gradient at the last diagnosis."),
+    ("dead", "dead_unit_ratio", "Share of a layer's units that were 0 for a whole batch."),
 )
 _CHECKPOINT: tuple[tuple[str, str, Callable[[Checkpoint], float]], ...] = (
     ("bytes", "Size of the current checkpoint, in bytes.", lambda c: c.bytes),

@@ -105,7 +105,7 @@ class FleetCollector(Collector):
         if not self._services.loop.is_leader:
             return
         try:
-            found = list(fleet_metrics(self._services.store))
+            found = list(fleet_metrics(self._services.store, self._services.layers_max))
         except Unreachable as refusal:
             log.warning("metrics without the fleet's: %s", refusal)
             return

@@ -42,3 +42,4 @@ class Services:
     registry: CollectorRegistry  # of this server alone
     redis: "RedisBus | None"  # the bus, where it is one
     check_schema: SchemaCheck
+    layers_max: int  # of how many layers of each job /metrics tells

@@ -3,19 +3,22 @@
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
-from sqlalchemy import delete, insert, select, update
+from sqlalchemy import delete, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from service.domain.errors import Conflict, Stale
 from service.domain.job import AttemptState
 from service.domain.records import Attempt, Token
+from service.domain.told import told_after
 from service.store.moves import MoveWrites
+from service.store.rows import TOLD_COLUMNS, TOLD_FROM, told_of
 from service.store.tables import (
     agents,
     attempts,
     checkpoints,
     measurements,
     nodes,
+    readings,
     stages,
     tokens,
 )
@@ -97,13 +100,34 @@ class FactWrites(MoveWrites):
                 )
             )
 
-    def add_measurement(self, job_id: JobId, attempt: int, at: datetime, fact: Progress) -> None:
-        """Add a line to the job's curves."""
-        self._connection.execute(
-            insert(measurements).values(
-                job_id=job_id, attempt=attempt, at=at, progress=fact.model_dump(mode="json")
-            )
-        )
+    def add_measurements(
+        self, job_id: JobId, attempt: int, lines: Sequence[tuple[datetime, Progress]]
+    ) -> None:
+        """Add lines to the job's curves, and keep what all of them come to."""
+        if not lines:
+            return
+        before = self._connection.execute(
+            select(*TOLD_COLUMNS).select_from(TOLD_FROM).where(readings.c.job_id == job_id)
+        ).first()
+        told = told_of(before) if before is not None else None
+        rows = []
+        for at, line in lines:
+            told = told_after(told, attempt, line)
+            progress = line.model_dump(mode="json")
+            rows.append({"job_id": job_id, "attempt": attempt, "at": at, "progress": progress})
+        self._connection.execute(insert(measurements), rows)
+        newest = select(func.max(measurements.c.id)).where(measurements.c.job_id == job_id)
+        assert told is not None
+        values = {
+            "line_id": newest.scalar_subquery(),
+            "figures": dict(told.figures),
+            "data_wait_seconds": told.data_wait_seconds,
+        }
+        if before is None:
+            self._connection.execute(insert(readings).values(job_id=job_id, **values))
+        else:
+            here = readings.c.job_id == job_id
+            self._connection.execute(update(readings).where(here).values(values))
 
     def add_checkpoint(self, job_id: JobId, fact: CheckpointWritten, at: datetime) -> bool:
         """Record a checkpoint; False where it is there."""

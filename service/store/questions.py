@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Engine, Select, func, select, text
+from sqlalchemy import ColumnElement, Engine, Row, Select, func, select, text, union_all
 
 from service.domain.asks import JobFilter
 from service.domain.job import JobState
@@ -14,6 +14,7 @@ from service.domain.records import (
     Event,
     Job,
     Measurement,
+    Reading,
     Reason,
     Stage,
     Token,
@@ -21,6 +22,8 @@ from service.domain.records import (
 )
 from service.store.engine import database_now, reading
 from service.store.rows import (
+    TOLD_COLUMNS,
+    TOLD_FROM,
     attempt_of,
     checkpoint_of,
     event_of,
@@ -28,6 +31,7 @@ from service.store.rows import (
     measurement_of,
     stage_of,
     token_of,
+    told_of,
 )
 from service.store.tables import (
     attempts,
@@ -35,9 +39,11 @@ from service.store.tables import (
     events,
     jobs,
     measurements,
+    readings,
     stages,
     tokens,
 )
+from workers.contract.reports import StageKind
 from workers.contract.wire import JobId
 
 
@@ -139,21 +145,34 @@ class Questions:
         rows = self._all(query.order_by(measurements.c.id.desc()).limit(limit))
         return list(map(measurement_of, reversed(rows)))
 
-    def latest_lines(self, ended_since: datetime) -> list[tuple[Job, Measurement]]:
-        """The newest line of every job that trains, or has ended since then."""
-        trains = jobs.c.state.in_([JobState.RUNNING, JobState.STOPPING])
-        newest = (
-            select(func.max(measurements.c.id))
-            .join(jobs, jobs.c.id == measurements.c.job_id)
-            .where(trains | (jobs.c.finished_at >= ended_since))
-            .group_by(measurements.c.job_id)
+    def readings(self, ended_since: datetime) -> list[Reading]:
+        """Every job with a curve that trains, or has ended since then; in three questions."""
+        shown = union_all(
+            select(jobs.c.id).where(text("jobs.state IN ('running', 'stopping')")),
+            select(jobs.c.id).where(jobs.c.finished_at >= ended_since),
+        ).subquery("shown")
+        ids = select(shown.c.id)
+        told = self._all(
+            select(jobs.c.id, jobs.c.name, jobs.c.queue, jobs.c.workers, *TOLD_COLUMNS)
+            .select_from(TOLD_FROM.join(jobs, jobs.c.id == readings.c.job_id))
+            .where(jobs.c.id.in_(ids))
+            .order_by(jobs.c.seq)
         )
-        lines = self._all(select(measurements).where(measurements.c.id.in_(newest)))
-        found = self._all(select(jobs).where(jobs.c.id.in_([line.job_id for line in lines])))
-        by_id = {row.id: job_of(row) for row in found}
-        return [
-            (by_id[line.job_id], measurement_of(line)) for line in lines if line.job_id in by_id
-        ]
+        columns = select(stages.c.job_id, stages.c.index, stages.c.kind)
+        kinds = {
+            (row.job_id, row.index): StageKind(row.kind)
+            for row in self._all(columns.where(stages.c.job_id.in_(ids)))
+        }
+        newest = (
+            select(func.max(checkpoints.c.id))
+            .where(checkpoints.c.job_id.in_(ids), ~checkpoints.c.pruned)
+            .group_by(checkpoints.c.job_id)
+        )
+        current = {
+            row.job_id: checkpoint_of(row)
+            for row in self._all(select(checkpoints).where(checkpoints.c.id.in_(newest)))
+        }
+        return [_reading(row, kinds, current) for row in told]
 
     def checkpoints(self, job_id: JobId) -> list[Checkpoint]:
         """The job's checkpoints, the one told last first."""
@@ -178,3 +197,20 @@ class Questions:
     def tokens(self) -> list[Token]:
         """All records, newest first."""
         return list(map(token_of, self._all(select(tokens).order_by(tokens.c.created_at.desc()))))
+
+
+def _reading(
+    row: Row[Any],
+    kinds: Mapping[tuple[str, int], StageKind],
+    current: Mapping[str, Checkpoint],
+) -> Reading:
+    told = told_of(row)
+    return Reading(
+        job_id=row.id,
+        name=row.name,
+        queue=row.queue,
+        workers=row.workers,
+        told=told,
+        kind=kinds.get((row.id, told.progress.stage_index)),
+        checkpoint=current.get(row.id),
+    )

@@ -2,10 +2,10 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Row
+from sqlalchemy import ColumnElement, Row
 
 from service.domain.job import AttemptState, JobState
 from service.domain.records import (
@@ -22,6 +22,8 @@ from service.domain.records import (
     Token,
 )
 from service.domain.spec import JobSpec
+from service.domain.told import Told
+from service.store.tables import measurements, readings
 from workers.contract.inventory import NodeSeen
 from workers.contract.outcome import FailureKind, Outcome, StopReason
 from workers.contract.reports import CheckpointRef, ProfileOrder, Progress, StageKind
@@ -112,6 +114,26 @@ def measurement_of(row: Row[Any]) -> Measurement:
         attempt=row.attempt,
         at=row.at,
         progress=Progress.model_validate(row.progress),
+    )
+
+
+TOLD_FROM = readings.join(measurements, measurements.c.id == readings.c.line_id)
+TOLD_COLUMNS: Sequence[ColumnElement[Any]] = (
+    readings.c.figures,
+    readings.c.data_wait_seconds,
+    measurements.c.attempt,
+    measurements.c.progress,
+)
+"""The columns of it that `told_of` needs."""
+
+
+def told_of(row: Row[Any]) -> Told:
+    """A row of `readings` with its line."""
+    return Told(
+        attempt=row.attempt,
+        progress=Progress.model_validate(row.progress),
+        figures=_figures(row.figures),
+        data_wait_seconds=row.data_wait_seconds,
     )
 
 

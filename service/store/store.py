@@ -97,7 +97,8 @@ class Store(Questions):
                 attempts,
                 (attempts.c.job_id == jobs.c.id) & (attempts.c.number == jobs.c.attempt),
             )
-            .where(attempts.c.agent == agent, checkpoints.c.prune_asked, ~checkpoints.c.pruned)
+            .where(attempts.c.agent == agent)
+            .where(text("checkpoints.prune_asked AND NOT checkpoints.pruned"))
             .order_by(checkpoints.c.id)
             .limit(limit)
         )
@@ -122,7 +123,6 @@ class Store(Questions):
                 select(attempts, jobs.c.max_duration_seconds)
                 .join(jobs, jobs.c.id == attempts.c.job_id)
                 .where(not_gone)
-                .order_by(attempts.c.job_id, attempts.c.number)
             ).all()
             waiting = connection.execute(
                 select(jobs, attempts.c.ranks, attempts.c.failure.label("last_failure"))
@@ -131,8 +131,10 @@ class Store(Questions):
                     (attempts.c.job_id == jobs.c.id) & (attempts.c.number == jobs.c.attempt),
                 )
                 .where(text("jobs.state = 'queued'"))
-                .order_by(jobs.c.seq)
             ).all()
+        # Sorted here: asked for rows in order, SQLite walks the whole table instead of the index.
+        held = sorted(held, key=lambda row: (row.job_id, row.number))
+        waiting = sorted(waiting, key=lambda row: row.seq)
         standing_in_the_way = {row.job_id for row in held if row.state in OPEN_ATTEMPT_STATES}
         return Snapshot(
             now_ms=_milliseconds(now),

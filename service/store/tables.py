@@ -100,6 +100,12 @@ jobs = Table(
         sqlite_where=text("state = 'queued'"),
         postgresql_where=text("state = 'queued'"),
     ),
+    Index(
+        "ix_jobs_active",
+        "seq",
+        sqlite_where=text("state IN ('running', 'stopping')"),
+        postgresql_where=text("state IN ('running', 'stopping')"),
+    ),
     Index("ix_jobs_queue_state", "queue", "state"),
     Index("ix_jobs_finished_at", "finished_at"),
 )
@@ -186,6 +192,16 @@ measurements = Table(
     Index("ix_measurements_job_id_id", "job_id", "id"),
 )
 
+# What a job's lines come to, kept up as they are told: the whole curve is not read at each scrape.
+readings = Table(
+    "readings",
+    metadata,
+    Column("job_id", String(36), ForeignKey("jobs.id"), primary_key=True),
+    Column("line_id", BigInteger, ForeignKey("measurements.id"), nullable=False),
+    Column("figures", JSON, nullable=False),
+    Column("data_wait_seconds", Float, nullable=False),
+)
+
 checkpoints = Table(
     "checkpoints",
     metadata,
@@ -207,6 +223,12 @@ checkpoints = Table(
     Column("prune_asked", Boolean, nullable=False),
     Column("pruned", Boolean, nullable=False),
     Index("ix_checkpoints_job_id_id", "job_id", "id"),
+    Index(
+        "ix_checkpoints_to_prune",
+        "id",
+        sqlite_where=text("prune_asked AND NOT pruned"),
+        postgresql_where=text("prune_asked AND NOT pruned"),
+    ),
 )
 
 agents = Table(

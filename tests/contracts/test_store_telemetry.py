@@ -98,7 +98,8 @@ def test_curves_come_in_order_and_a_limit_keeps_the_newest(store: Store, lives: 
     job, _ = lives.running()
     with store.write() as tx:
         for step in range(1, 6):
-            tx.add_measurement(job.id, 1, TOLD_AT + timedelta(seconds=step), progress(step))
+            at = TOLD_AT + timedelta(seconds=step)
+            tx.add_measurements(job.id, 1, [(at, progress(step))])
     lines = store.measurements(job.id, 3)
     assert [line.progress.step for line in lines] == [3, 4, 5]
     assert lines[-1].at == TOLD_AT + timedelta(seconds=5)
@@ -135,37 +136,55 @@ def test_a_line_whose_figures_are_not_finite_is_kept(store: Store, lives: Lives)
     job, _ = lives.running()
     told = progress(1, up=float("inf"), down=float("-inf"))
     with store.write() as tx:
-        tx.add_measurement(job.id, 1, TOLD_AT, told)
-        tx.add_measurement(job.id, 1, TOLD_AT, progress(2, nothing=float("nan")))
+        lines = [(TOLD_AT, told), (TOLD_AT, progress(2, nothing=float("nan")))]
+        tx.add_measurements(job.id, 1, lines)
     first, second = store.measurements(job.id, 10)
     assert first.progress == told
     assert second.progress.metrics["nothing"] != second.progress.metrics["nothing"]
 
 
-def test_the_latest_lines_are_of_jobs_that_train_or_ended_lately(
-    store: Store, lives: Lives
-) -> None:
-    running, _ = lives.running()
+def test_readings_are_of_jobs_that_train_or_ended_lately(store: Store, lives: Lives) -> None:
+    running, _ = lives.running(queue="night", resources={"workers": 2})
     stopping, _ = lives.running()
     ended, _ = lives.running()
     silent, _ = lives.running()
     with store.write() as tx:
         for job in (running, stopping, ended):
-            tx.add_measurement(job.id, 1, TOLD_AT, progress(1))
-            tx.add_measurement(job.id, 1, TOLD_AT, progress(2))
-    stopping = lives.move_job(stopping, JobMove.STOP)
+            tx.add_measurements(job.id, 1, [(TOLD_AT, progress(1, grad_norm=3.0))])
+            tx.add_measurements(job.id, 1, [(TOLD_AT, progress(2))])
+    lives.move_job(stopping, JobMove.STOP)
     lives.move_job(ended, JobMove.SUCCEED)
-    found = sorted(
-        store.latest_lines(store.now() + timedelta(seconds=1)), key=lambda pair: pair[0].seq
-    )
-    assert [(job, line.progress.step) for job, line in found] == [(running, 2), (stopping, 2)]
-    lately = store.latest_lines(store.now() - timedelta(minutes=1))
-    assert {job.id: line.progress.step for job, line in lately} == {
-        running.id: 2,
-        stopping.id: 2,
-        ended.id: 2,
-    }
-    assert silent.id not in {job.id for job, _ in lately}
+    found = store.readings(store.now() + timedelta(seconds=1))
+    assert [(one.job_id, one.told.progress.step) for one in found] == [
+        (running.id, 2),
+        (stopping.id, 2),
+    ]
+    assert (found[0].name, found[0].queue, found[0].workers) == ("digits", "night", 2)
+    assert found[0].told.figures == {"grad_norm": 3.0}
+    lately = [one.job_id for one in store.readings(store.now() - timedelta(minutes=1))]
+    assert lately == [running.id, stopping.id, ended.id]
+    assert silent.id not in lately
+
+
+def test_a_reading_has_its_stages_kind_and_the_current_checkpoint(
+    store: Store, lives: Lives
+) -> None:
+    (job, _), (other, _) = lives.running(), lives.running()
+    with store.write() as tx:
+        for one in (job, other):
+            tx.add_measurements(one.id, 1, [(TOLD_AT, progress(1, sd=float("inf")))])
+        tx.add_stage(job.id, 1, BEGAN)
+        tx.add_checkpoint(job.id, wrote(job, 1), TOLD_AT)
+        tx.add_checkpoint(job.id, wrote(job, 2), TOLD_AT)
+        tx.ask_prune(job.id, keep_last=0)
+        tx.mark_pruned([CheckpointPath(job_id=job.id, path=wrote(job, 2).ref.path)])
+    first, second = store.readings(store.now())
+    assert first.kind is StageKind.RBM
+    assert first.checkpoint == store.current_checkpoint(job.id)
+    assert first.checkpoint is not None
+    assert first.checkpoint.ref.step == 1
+    assert first.told.figures == {"sd": float("inf")}
+    assert (second.kind, second.checkpoint) == (None, None)
 
 
 def test_a_checkpoint_is_recorded_once_and_reads_back_as_told(store: Store, lives: Lives) -> None:
@@ -296,6 +315,9 @@ def test_a_full_report_fits_into_one_transaction(store: Store, lives: Lives) -> 
     job, attempt = lives.running()
     with store.write() as tx:
         tx.hold_facts(attempt, FACTS_PER_REPORT_MAX)
-        for step in range(FACTS_PER_REPORT_MAX):
-            tx.add_measurement(job.id, 1, TOLD_AT, progress(step))
+        lines = [(TOLD_AT, progress(step)) for step in range(FACTS_PER_REPORT_MAX)]
+        tx.add_measurements(job.id, 1, lines)
+        tx.add_measurements(job.id, 1, [])
+    [reading] = store.readings(store.now())
+    assert reading.told.progress == lines[-1][1]
     assert len(store.measurements(job.id, 2 * FACTS_PER_REPORT_MAX)) == FACTS_PER_REPORT_MAX

@@ -32,7 +32,13 @@ def service(sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     shutil.copy(sqlite_template, home / "strata.db")
     (home / "storage").mkdir()
     made = build_service(
-        read_settings({"STRATA_HOME": str(home), "STRATA_REDIS_URL": NO_REDIS_URL})
+        read_settings(
+            {
+                "STRATA_HOME": str(home),
+                "STRATA_REDIS_URL": NO_REDIS_URL,
+                "STRATA_METRICS_LAYERS": "4",
+            }
+        )
     )
     made.loop.turn()
     yield made

@@ -12,7 +12,7 @@ def test_everything_has_a_default_below_the_home(tmp_path: Path) -> None:
     settings = read_settings({"STRATA_HOME": str(tmp_path)})
     assert settings.database_url == f"sqlite:///{tmp_path}/strata.db"
     assert settings.storage_url == f"{tmp_path}/storage"
-    assert settings.is_embedded
+    assert settings.metrics_layers == 0, "series of layers are for those who ask for them"
     assert settings.local_cpus >= 2
 
 
@@ -29,6 +29,7 @@ def test_local_places_become_absolute_and_urls_stay() -> None:
         *[("STRATA_IDLE_SECONDS", value) for value in ("x", "-1", "nan", "inf")],
         *[("STRATA_PORT", value) for value in ("x", "-1", "80.5", "65536", "9" * 5000)],
         *[("STRATA_LOCAL_CPUS", value) for value in ("0", "two", "1e3")],
+        *[("STRATA_METRICS_LAYERS", value) for value in ("-1", "65", "all")],
         *[("STRATA_URL", value) for value in ("strata.example", "localhost:8080", "ftp://a")],
         *[("STRATA_REDIS_URL", value) for value in ("localhost:6379", "http://a")],
         *[("STRATA_TOKEN", value) for value in ("one\ntwo", "t\u00f6ken")],
@@ -49,7 +50,6 @@ def test_what_can_be_meant_is_taken() -> None:
         "STRATA_IDLE_SECONDS": "0.5",
     }
     settings = read_settings(env)
-    assert not settings.is_embedded
     assert (settings.url, settings.token) == ("https://strata.example/here", "strata_x")
     assert (settings.port, settings.local_cpus, settings.idle_seconds) == (0, 4096, 0.5)
 

@@ -17,6 +17,8 @@ from service.domain.errors import BadInput, Forbidden, NotFound, Unreachable
 from service.domain.job import AttemptMove, JobState
 from service.domain.records import Reason
 from service.http.client import Client
+from service.http.fleet_metrics import fleet_metrics
+from service.store import schema
 from tests.service.http.conftest import Doors
 from tests.service.http.test_machines import Live, live
 from tests.service.http.test_people import ENDED, PROGRESS, STAGE, STARTED
@@ -73,10 +75,57 @@ def test_a_jobs_series_are_there_while_it_runs_and_for_a_while_after(
     assert found["strata_train_world_size", labels] == 2
     doors.report(job, ENDED, first=4)
     assert series(doors)["strata_train_loss", labels] == 2.25, "it may not be scraped yet"
+    assert found["strata_train_data_wait_seconds_total", labels] == 0.001
+    assert found["strata_train_nonfinite_steps_total", labels] == 0
+    assert ("strata_train_reconstruction_error", labels) not in found, "a fine-tuning rebuilds none"
     monkeypatch.setattr("service.http.fleet_metrics.SERIES_GRACE", timedelta(0))
     found = series(doors)
     assert not [name for name, its in found if its == labels]
     assert found["strata_jobs_finished_total", (("outcome", "succeeded"),)] == 1
+
+
+def test_what_a_stage_rebuilds_and_what_its_layers_show_is_told(doors: Doors) -> None:
+    job = doors.running()
+    looks = {f"{kind}.layer-{k}": k + 0.5 for k in range(5) for kind in ("grad_norm", "dead")}
+    looked = {**PROGRESS, "metrics": {"grad_norm": 4.0, "nonfinite_steps": 3, **looks}}
+    doors.report(job, STARTED, {**STAGE, "kind": "denoising_autoencoder"}, looked, PROGRESS)
+    labels = (("job_id", job["id"]),)
+    found = series(doors)
+    assert found["strata_train_reconstruction_error", labels] == 2.25
+    assert found["strata_train_grad_norm", labels] == 4.0, "the last line did not bring it"
+    assert found["strata_train_nonfinite_steps_total", labels] == 3
+    assert not any("layer" in dict(its) for _, its in found), "for those who ask for them only"
+    for asked, told in ((1, [0]), (3, [0, 2, 4]), (64, [0, 1, 2, 3, 4])):
+        by_name = {
+            family.name: {sample.labels["layer"]: sample.value for sample in family.samples}
+            for family in fleet_metrics(doors.service.store, asked)
+            if family.name.startswith("strata_train_layer_")
+        }
+        expected = {f"layer-{k}": k + 0.5 for k in told}
+        assert by_name == {
+            "strata_train_layer_grad_norm": expected,
+            "strata_train_layer_dead_unit_ratio": expected,
+        }
+
+
+def test_a_checkpoint_that_is_not_there_when_it_is_wanted_is_counted_by_why(doors: Doors) -> None:
+    job = doors.running()
+    ref = {"path": "jobs/x", "manifest_sha256": "ab" * 32, "stage": "s", "stage_index": 0}
+    figures = {"bytes": 1, "files": 1, "save_seconds": 1.0, "stall_seconds": 0.0}
+    notices = [
+        {"fact": "noticed", "code": code, "sentence": "."}
+        for code in ("checkpoint_failed", "checkpoint_fallback", "checkpoint_failed", "other")
+    ]
+    wrote = {"fact": "checkpoint", "ref": {**ref, "step": 1, "attempt": 1}, **figures}
+    outcome = {"result": "failed", "failure": "storage", "message": "full"}
+    before = series(doors)
+    told = doors.report(job, STARTED, *notices, wrote, {"fact": "ended", "outcome": outcome})
+    assert told.status_code == 200, told.text
+    after = series(doors)
+    name = "strata_checkpoint_failures_total"
+    counts = {dict(its)["reason"]: value for (key, its), value in after.items() if key == name}
+    assert counts == {"not_saved": 2, "damaged": 1, "refused": 1, "storage": 1}
+    assert all(before[name, (("reason", reason),)] == 0 for reason in counts)
 
 
 def test_capacity_sums_up_and_a_silent_agents_is_unreachable(doors: Doors) -> None:
@@ -151,7 +200,7 @@ def test_the_database_is_timed_by_the_kind_of_statement(doors: Doors) -> None:
     for op in ("select", "insert"):
         assert found["strata_db_query_seconds_count", (("op", op),)] > 0
     [revision] = [its for name, its in found if name == "strata_schema_revision_info"]
-    assert revision == (("revision", "0004"),)
+    assert revision == (("revision", schema.check(doors.service.engine).head),)
 
 
 def test_requests_are_counted_by_route_and_not_by_path(doors: Doors) -> None:

@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
 
 import pytest
 from sqlalchemy import Column, Connection, Engine, MetaData, Table, event, insert, select, text
@@ -13,7 +14,7 @@ from service.store import schema
 from service.store.engine import open_engine
 from service.store.store import Store
 from service.store.tables import EPOCH, Instant
-from tests.contracts.lives import a_spec
+from tests.contracts.lives import a_spec, progress
 
 instants = Table("instants", MetaData(), Column("at", Instant))
 
@@ -54,9 +55,10 @@ FILL = (
     """
     INSERT INTO jobs (id, key, spec_sha256, spec, owner, name, project, queue, priority, workers,
         cpus_per_worker, gpus_per_worker, state, reason, reason_text, attempt, metrics,
-        submitted_at)
+        submitted_at, finished_at)
     SELECT 'job-' || n, 'key-' || n, '', :spec, 'eva', 'digits', 'default', 'default', 0, 1, 1, 0,
-        CASE WHEN n % 2000 = 0 THEN 'queued' ELSE 'succeeded' END, 'outcome', '', 1, '{}', n
+        CASE WHEN n % 2000 = 0 THEN 'queued' WHEN n % 3000 = 1 THEN 'running' ELSE 'succeeded' END,
+        'outcome', '', 1, '{}', n, n
     FROM generate_series(1, :count) AS n
     """,
     """
@@ -66,8 +68,27 @@ FILL = (
         'outcome', '', false, n
     FROM generate_series(1, :count) AS n
     """,
+    """
+    INSERT INTO measurements (job_id, attempt, at, progress)
+    SELECT 'job-' || n, 1, n, :progress FROM generate_series(1, :count) AS n
+    """,
+    """
+    INSERT INTO readings (job_id, line_id, figures, data_wait_seconds)
+    SELECT job_id, id, '{}', 0 FROM measurements
+    """,
+    """
+    INSERT INTO checkpoints (job_id, path, manifest_sha256, stage_index, stage, step, attempt,
+        bytes, files, save_seconds, stall_seconds, written_at, prune_asked, pruned)
+    SELECT 'job-' || n, 'path-' || n, '', 0, 'finetune', 1, 1, 1, 1, 0, 0, n, true, n % 3000 <> 1
+    FROM generate_series(1, :count) AS n
+    """,
     "ANALYZE",
 )
+GIVEN = {
+    "count": NUM_FINISHED,
+    "spec": a_spec().model_dump_json(),
+    "progress": progress(1).model_dump_json(),
+}
 
 
 @pytest.fixture
@@ -76,16 +97,17 @@ def busy(postgres_filled: Engine) -> tuple[Store, list[str]]:
     plans: list[str] = []
 
     @event.listens_for(postgres_filled, "before_cursor_execute")
-    def _explain(
-        connection: Connection, _cursor: object, sql: str, _given: object, *_: object
-    ) -> None:
-        if "FROM jobs" in sql or "FROM attempts" in sql:
+    def _explain(connection: Connection, _cursor: object, sql: str, given: Any, *_: object) -> None:
+        if sql.startswith("SELECT") and "FROM" in sql and "clock_timestamp" not in sql:
             numbers = itertools.count(1)
             generic = re.sub(r"%\(\w+\)s", lambda _: f"${next(numbers)}", sql)
             # A plan without the values, as PostgreSQL makes one after it met the question often:
             # it uses a partial index only where the state stands in the question literally.
             with closing(connection.connection.cursor()) as other:
-                other.execute(f"EXPLAIN (GENERIC_PLAN) {generic}")
+                if "finished_at >=" in sql:  # but a span of time it plans with its ends: cheaper
+                    other.execute(f"EXPLAIN {sql}", given)
+                else:
+                    other.execute(f"EXPLAIN (GENERIC_PLAN) {generic}")
                 plans.append("\n".join(row[0] for row in other.fetchall()))
 
     return Store(postgres_filled), plans
@@ -97,8 +119,7 @@ def postgres_filled(postgres_url: str) -> Iterator[Engine]:
     schema.upgrade(engine)
     with engine.begin() as connection:
         for sql in FILL:
-            given = {"count": NUM_FINISHED, "spec": a_spec().model_dump_json()}
-            wanted = {name: value for name, value in given.items() if f":{name}" in sql}
+            wanted = {name: value for name, value in GIVEN.items() if f":{name}" in sql}
             connection.execute(text(sql), wanted)
     yield engine
     engine.dispose()
@@ -124,3 +145,50 @@ def test_an_agents_and_the_reconcilers_questions_use_the_partial_index(
     assert len(store.attempts_of_agent("a")) == len(store.attempts_not_gone())
     assert len(plans) == 2
     assert all("ix_attempts_not_gone" in plan for plan in plans)
+
+
+def test_a_scrape_reads_only_the_jobs_that_it_shows(busy: tuple[Store, list[str]]) -> None:
+    store, plans = busy
+    assert len(store.readings(store.now())) == 7
+    assert len(plans) == 3
+    assert all("ix_jobs_active" in plan for plan in plans)
+    assert all("ix_jobs_finished_at" in plan for plan in plans)
+    walked = re.findall(r"Seq Scan on (\w+)", "\n".join(plans))
+    assert set(walked) <= {"stages"}, "which is empty here"
+
+
+def test_a_sync_reads_only_the_checkpoints_that_are_to_go(busy: tuple[Store, list[str]]) -> None:
+    store, plans = busy
+    assert len(store.to_prune("a", 50)) == 7
+    [plan] = plans
+    assert "ix_checkpoints_to_prune" in plan
+    assert "Seq Scan" not in plan
+
+
+def test_sqlite_too_reads_through_the_indexes(sqlite_url: str) -> None:
+    """By its own plan: without statistics it decides on an empty database as on a full one."""
+    engine = open_engine(sqlite_url)
+    schema.upgrade(engine)
+    store, plans = Store(engine), list[str]()
+
+    @event.listens_for(engine, "before_cursor_execute")
+    def _explain(connection: Connection, _cursor: object, sql: str, given: Any, *_: object) -> None:
+        if sql.startswith("SELECT"):
+            with closing(connection.connection.cursor()) as other:
+                other.execute(f"EXPLAIN QUERY PLAN {sql}", given)
+                plans.extend(row[3] for row in other.fetchall())
+
+    store.snapshot()
+    store.attempts_of_agent("a")
+    store.attempts_not_gone()
+    store.holdings()
+    store.to_prune("a", 50)
+    store.readings(store.now())
+    scans = [plan for plan in plans if plan.startswith("SCAN") and "CONSTANT" not in plan]
+    assert {plan.rpartition(" ")[2] for plan in scans} == {
+        "sqlite_autoindex_nodes_1",
+        "ix_attempts_not_gone",
+        "ix_jobs_pending",
+        "ix_jobs_active",
+        "ix_checkpoints_to_prune",
+    }
