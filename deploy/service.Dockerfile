@@ -19,7 +19,9 @@ RUN useradd --uid 10001 --user-group --no-create-home --home-dir /tmp strata \
     && install --directory --owner 10001 --group 10001 /var/lib/strata
 COPY --from=build /opt/strata /opt/strata
 # HOME is a folder that is there and writable even where the root file system is read-only.
+# PostgreSQL's driver brings an OpenSSL along that looks for certificates where there are none.
 ENV PATH=/opt/strata/bin:$PATH HOME=/tmp PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \
+    SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt \
     STRATA_HOST=0.0.0.0 STRATA_PORT=8080
 USER 10001:10001
 EXPOSE 8080

@@ -2,14 +2,15 @@
 # Build it at the root of the repository: docker build -f deploy/worker.Dockerfile -t strata-worker .
 #
 # torch's wheel brings its own CUDA libraries; the base only tells the container runtime to bring
-# the driver in. Without GPUs: --build-arg BASE=ubuntu:24.04, and PIP_EXTRA_INDEX_URL with the index
+# the driver in, and to refuse one that is too old for them. Without GPUs: --build-arg BASE=ubuntu:24.04, and PIP_EXTRA_INDEX_URL with the index
 # of torch's CPU builds, which are several GB smaller.
-ARG BASE=nvidia/cuda:12.8.1-base-ubuntu24.04
+ARG BASE=nvidia/cuda:13.0.2-base-ubuntu24.04
 FROM ${BASE} AS python
-# The version is the distribution's: the base image's tag pins it.
+# The version is the distribution's: the base image's tag pins it. The compiler and the headers
+# are for `training.compile`: torch compiles on the node where it trains.
 # hadolint ignore=DL3008
 RUN apt-get update \
-    && apt-get install --yes --no-install-recommends ca-certificates python3 \
+    && apt-get install --yes --no-install-recommends ca-certificates g++ python3 python3-dev \
     && rm -rf /var/lib/apt/lists/*
 
 FROM python AS build

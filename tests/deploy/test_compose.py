@@ -17,6 +17,7 @@ ROOT = Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / "deploy"
 COMPOSE = DEPLOY / "compose.yaml"
 MAKE_ENV = DEPLOY / "compose" / "make_env.py"
+OURS = ("strata:dev", "strata-worker:dev")
 # Whoever reads the environment of our containers.
 READERS = ("service/settings.py", "service/cli/agent.py")
 
@@ -116,7 +117,7 @@ def test_every_command_is_one_that_strata_understands(resolved: dict[str, Any]) 
     lines = []
     for service in resolved["services"].values():
         words = service.get("command") or []
-        if service["image"] == "strata:dev":
+        if service["image"] == OURS[0]:
             script = words[0] if service.get("entrypoint") else "strata " + " ".join(words)
             lines += re.findall(r"strata (.+)", script)
         elif words[:1] == ["strata"]:
@@ -137,19 +138,36 @@ def parse(words: list[str]) -> None:
     command.make_context(command.name, rest)
 
 
-def test_the_images_are_pinned_and_ours_are_built_here(resolved: dict[str, Any]) -> None:
+def test_the_images_of_others_are_pinned(resolved: dict[str, Any]) -> None:
     for name, service in resolved["services"].items():
-        if "build" in service:
-            build = service["build"]
-            assert Path(build["context"], build["dockerfile"]).is_file()
-            assert service["image"].removesuffix(":dev") in ("strata", "strata-worker")
-        else:
+        if service["image"] not in OURS:
             assert re.search(r":v?\d", service["image"]), f"{name} is not pinned"
+
+
+def test_each_of_our_images_is_built_once_by_one_whom_the_others_wait_for(
+    resolved: dict[str, Any],
+) -> None:
+    """Two builds of one name go on at once, and the second to end fails."""
+    services = resolved["services"]
+    for image in OURS:
+        users = {name for name in services if services[name]["image"] == image}
+        [builder] = {name for name in users if "build" in services[name]}
+        build = services[builder]["build"]
+        assert Path(build["context"], build["dockerfile"]).is_file()
+        for name in users:
+            assert services[name]["pull_policy"] == "never", "nobody else's image of that name"
+            assert name == builder or builder in waited_for(services, name)
+
+
+def waited_for(services: dict[str, Any], name: str) -> set[str]:
+    """All that a service depends on, near and far."""
+    near = set(services[name].get("depends_on") or {})
+    return near.union(*(waited_for(services, other) for other in near))
 
 
 def test_our_containers_have_no_rights_and_two_cannot_write(resolved: dict[str, Any]) -> None:
     services = resolved["services"]
-    ours = [name for name in services if "build" in services[name]]
+    ours = [name for name in services if services[name]["image"] in OURS]
     assert len(ours) == 7
     for name in ours:
         assert services[name]["cap_drop"] == ["ALL"]

@@ -105,6 +105,20 @@ def test_the_service_is_probed_at_the_port_that_it_opens() -> None:
     assert "http://127.0.0.1:8080/healthz" in text
 
 
+def test_who_trains_can_compile() -> None:
+    """`training.compile` needs a compiler on the node, and on a GPU Python's headers, too."""
+    [runtime] = [line for line in instructions("worker", "RUN") if " g++ " in line]
+    assert " python3-dev " in runtime
+    stages = dockerfile("worker").split("FROM ")[1:]
+    assert stages[-1].startswith("python\n"), "the image is made of the stage that has them"
+    assert runtime in stages[0]
+
+
+def test_the_service_knows_the_authorities_of_the_system() -> None:
+    """psycopg's own OpenSSL does not: `sslmode=verify-full&sslrootcert=system` needs the word."""
+    assert "SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt" in dockerfile("service")
+
+
 def test_both_images_carry_the_same_drivers_of_storages() -> None:
     drivers = {arguments(image)["STORAGE_DRIVERS"] for image in IMAGES}
     assert len(drivers) == 1
