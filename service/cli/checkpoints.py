@@ -162,9 +162,11 @@ def import_(file: Path, model: str, to: str, classes: int | None) -> None:
         raise Unreachable(str(error), remedy="is STRATA_STORAGE_URL right?") from error
     left_out = f"; left out: {', '.join(done.left_out)}" if done.left_out else ""
     click.echo(f"{file} -> {to}: {done.num_tensors} tensors{left_out}. In a job's file:")
-    click.echo(f"init_from:\n  weights: {to}\n  sha256: {done.sha256}")
+    model = ", ".join(f"{key}: {json.dumps(value)}" for key, value in done.model.items())
+    click.echo(f"model: {{{model}}}\ninit_from:\n  weights: {to}\n  sha256: {done.sha256}")
     if done.left_out:
         click.echo("  partial: true")
+    click.echo(f"# torchvision's weights want data.normalize: {done.normalize}")
 
 
 @checkpoints.command("verify")

@@ -97,38 +97,51 @@ def to_ours(model: ModelSpec, published: Mapping[str, Tensor], own: Mapping[str,
         own: the state of our net, for its shapes.
 
     Raises:
-        ConfigFailure: a tensor is missing, unknown, or has another shape.
+        ConfigFailure: a tensor is missing, unknown, or has another shape or kind of numbers.
     """
     names = published_names(model)
-    heads = HEAD | AUXILIARY_HEAD
-    known = set(names)
     if isinstance(model, InceptionModel) and not model.auxiliary:
         published = {k: v for k, v in published.items() if not k.startswith(AUXILIARY)}
+    _check_names(names, published, model)
+    weights: dict[str, Tensor] = {}
+    for name, ours in names.items():
+        tensor, place = published.get(name), own[ours]
+        if tensor is None:
+            weights[ours] = place.clone()
+            continue
+        if tensor.is_floating_point() != place.is_floating_point():
+            raise ConfigFailure(
+                f"{name} holds {tensor.dtype}, but this {model.kind} takes {place.dtype}; bring "
+                "weights that are not quantized"
+            )
+        if tensor.shape == place.shape:
+            weights[ours] = tensor.to(place.dtype)
+        elif name not in HEAD | AUXILIARY_HEAD or tensor.shape[1:] != place.shape[1:]:
+            raise ConfigFailure(
+                f"{name} has the shape {tuple(tensor.shape)}, but this {model.kind} takes "
+                f"{tuple(place.shape)}"
+            )
+    for head in (HEAD, AUXILIARY_HEAD):
+        if len({ours in weights for ours in head.values()}) > 1:
+            raise ConfigFailure(f"{' and '.join(head)} are of different numbers of classes")
+    return Mapped(weights, tuple(ours for ours in names.values() if ours not in weights))
+
+
+def _check_names(
+    names: Mapping[str, str], published: Mapping[str, Tensor], model: ModelSpec
+) -> None:
     missing = [name for name in names if name not in published and not name.endswith(COUNT)]
     if missing:
         raise ConfigFailure(
             f"{missing[0]} is missing{_more(missing)}: these are not the weights of this "
             f"{model.kind}, or their names are not the published ones"
         )
-    unexpected = [name for name in published if name not in known]
+    unexpected = [name for name in published if name not in names]
     if unexpected:
         raise ConfigFailure(
             f"{unexpected[0]} is not expected{_more(unexpected)}: these are the weights of another "
             f"net than this {model.kind}"
         )
-    weights: dict[str, Tensor] = {}
-    for name, ours in names.items():
-        tensor = published.get(name)
-        if tensor is None:
-            weights[ours] = own[ours].clone()
-        elif tensor.shape == own[ours].shape:
-            weights[ours] = tensor
-        elif name not in heads or tensor.shape[1:] != own[ours].shape[1:]:
-            raise ConfigFailure(
-                f"{name} has the shape {tuple(tensor.shape)}, but this {model.kind} takes "
-                f"{tuple(own[ours].shape)}"
-            )
-    return Mapped(weights, tuple(ours for ours in names.values() if ours not in weights))
 
 
 def _more(names: list[str]) -> str:

@@ -25,17 +25,26 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
     **{f"resnet{depth}": {"kind": "resnet", "depth": depth} for depth in IMAGE_BLOCKS},
     "inception_v3": {"kind": "inception_v3"},
 }
+IMAGENET = "{mean: [0.485, 0.456, 0.406], std: [0.229, 0.224, 0.225]}"
+NORMALIZE = dict.fromkeys(ARCHITECTURES, IMAGENET) | {
+    # Its publisher takes images that are normalized as for the others, and undoes that in the net.
+    "inception_v3": "{mean: [0.5, 0.5, 0.5], std: [0.5, 0.5, 0.5]}"
+}
+"""By architecture: `data.normalize` of the images that torchvision's weights were trained on."""
+
 PUBLISHED_SHAPE = (3, 299, 299)  # weights depend on the channels alone
 PUBLISHED_CLASSES = 1000
 
 
 @dataclass(frozen=True)
 class Imported:
-    """What was written: the file's hash, how many tensors, and what of the net it does not hold."""
+    """What was written, and what a job that begins with it says of its net and its images."""
 
-    sha256: str
+    sha256: str  # of the file
     num_tensors: int
-    left_out: tuple[str, ...]
+    left_out: tuple[str, ...]  # what of the net it does not hold
+    model: dict[str, Any]  # the job's `model`
+    normalize: str  # the job's `data.normalize`, in YAML
 
 
 def import_weights(
@@ -72,12 +81,12 @@ def import_weights(
         written["auxiliary"] = any(name.startswith(AUXILIARY) for name in published)
     model: ModelSpec = TypeAdapter(ModelSpec).validate_python(written)
     if num_classes is None:
-        num_classes = len(published["fc.bias"]) if "fc.bias" in published else PUBLISHED_CLASSES
+        num_classes = published["fc.bias"].numel() if "fc.bias" in published else PUBLISHED_CLASSES
     own = build_net(model, PUBLISHED_SHAPE, num_classes, seeded(0)).state_dict()
     mapped = to_ours(model, published, own)
     origin = {"source": source.name, "source_sha256": _sha256(source), "net": architecture}
     sha256 = write_weights(to, mapped.weights, origin, storage_url, data_roots)
-    return Imported(sha256, len(mapped.weights), mapped.left_out)
+    return Imported(sha256, len(mapped.weights), mapped.left_out, written, NORMALIZE[architecture])
 
 
 def _read(source: Path) -> Mapping[str, Tensor]:

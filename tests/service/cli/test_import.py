@@ -26,9 +26,12 @@ def test_imported_weights_can_be_named_in_a_jobs_file_as_it_was_said(tmp_path: P
     first, _, said = done.stdout.partition("\n")
     assert "120 tensors; left out: head.linear.weight, head.linear.bias" in first
     job = yaml.safe_load((EXAMPLES / "digits-shallow.yaml").read_text()) | yaml.safe_load(said)
-    init = JobSpec.model_validate(job).init_from
+    spec = JobSpec.model_validate(job)
+    assert spec.model == RESNET_18
+    init = spec.init_from
     assert init is not None
     assert (init.weights, init.partial) == ("weights/r.safetensors", True)
+    assert "data.normalize: {mean: [0.485, 0.456, 0.406]" in said
     assert len(load_file(tmp_path / "storage" / "weights" / "r.safetensors")) == 120
 
     refused = strata(tmp_path, *words, "--model", "resnet50")

@@ -42,9 +42,19 @@ def test_a_resnet_has_the_published_number_of_parameters(depth: int, published: 
     assert net.names[:2] == ("stem", "block-01")
 
 
-def test_small_resnets_have_as_many_layers_as_their_name_says() -> None:
-    for depth in CIFAR_DEPTHS:
-        net = net_of(SMALL, kind="resnet", depth=depth)
+SMALL_RESNETS = {20: "0.27", 32: "0.46", 44: "0.66", 56: "0.85", 110: "1.7"}
+"""Millions of parameters, as published (He et al., 2015, table 6); there the skips have none."""
+
+
+def test_small_resnets_have_as_many_layers_and_parameters_as_published() -> None:
+    assert tuple(SMALL_RESNETS) == CIFAR_DEPTHS
+    for depth, millions in SMALL_RESNETS.items():
+        net = net_of((3, 32, 32), kind="resnet", depth=depth)
+        skips = [name for name, _ in net.named_parameters() if ".skip." in name]
+        assert len(skips) == 2 * 3  # where the channels double: a convolution, its gain and bias
+        in_skips = sum(net.get_parameter(name).numel() for name in skips)
+        published = float(millions) * 1e6
+        assert num_parameters(net) - in_skips == pytest.approx(published, rel=0.02)
         convolutions = [one for one in net.modules() if isinstance(one, nn.Conv2d)]
         assert len([one for one in convolutions if one.kernel_size == (3, 3)]) == depth - 1
         assert len(net.names) == spec(kind="resnet", depth=depth).num_layers

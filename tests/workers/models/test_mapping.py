@@ -152,6 +152,23 @@ def test_other_weights_are_refused_and_the_first_wrong_name_is_said() -> None:
         to_ours(model, {**state, "conv1.weight": torch.zeros(64, 1, 7, 7)}, own)
     with pytest.raises(ConfigFailure, match=r"fc\.weight has the shape \(10, 9\)"):
         to_ours(model, {**state, "fc.weight": torch.zeros(10, 9)}, own)
+    with pytest.raises(ConfigFailure, match=r"fc\.weight and fc\.bias are of different"):
+        to_ours(model, {**state, "fc.bias": torch.zeros(9)}, own)
+    with pytest.raises(ConfigFailure, match=r"conv1\.weight holds torch\.int8"):
+        to_ours(model, {**state, "conv1.weight": state["conv1.weight"].to(torch.int8)}, own)
+
+
+def test_half_as_precise_weights_are_taken_as_ours_are() -> None:
+    model, own = NET.validate_python(SMALLEST), net_of(SMALLEST).state_dict()
+    state = drawn_state(SMALLEST, own, seed=1)
+    halved = {n: one.half() if one.is_floating_point() else one for n, one in state.items()}
+    found = to_ours(model, halved, own).weights
+    assert {name: one.dtype for name, one in found.items()} == {
+        name: one.dtype for name, one in own.items()
+    }
+    torch.testing.assert_close(
+        found["layers.stem.first.conv.weight"], halved["conv1.weight"].float()
+    )
 
 
 @pytest.mark.parametrize(
