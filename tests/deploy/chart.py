@@ -11,9 +11,29 @@ import yaml
 REPOSITORY = Path(__file__).parents[2]
 CHART = REPOSITORY / "helm" / "strata"
 CI = CHART / "ci"
+FILES = sorted(CI.glob("*.yaml"))
 TOOLS = REPOSITORY / ".tools" / "bin"
 HELM_SECONDS = 60
 RELEASE = "strata"
+
+# What no file of `ci/` says: a Ray of another's, a claim of its own, no hooks, outside clients.
+ELSEWHERE = (
+    "ray.enabled=false",
+    "ray.address=ray.other.svc:6379",
+    "networkPolicy.rayPeers[0].namespaceSelector.matchLabels.team=ray",
+    "networkPolicy.clients[0].ipBlock.cidr=10.0.0.0/8",
+    "service.type=LoadBalancer",
+    "storage.existingClaim=",
+    "storage.claim.size=500Gi",
+    "storage.serviceAccountAnnotations.role=trainer",
+    "migrations.useHelmHooks=false",
+)
+
+RESTRICTED = {  # what Kubernetes' restricted standard asks of a container, and a read-only root
+    "allowPrivilegeEscalation": False,
+    "readOnlyRootFilesystem": True,
+    "capabilities": {"drop": ["ALL"]},
+}
 
 Manifest = dict[str, Any]
 
@@ -67,3 +87,13 @@ def pod_templates(manifests: Sequence[Manifest]) -> Iterator[tuple[str, Manifest
             yield f"{name} head", one["spec"]["headGroupSpec"]["template"]
             for group in one["spec"]["workerGroupSpecs"]:
                 yield f"{name} {group['groupName']}", group["template"]
+
+
+def worker_group(number: int = 0, **changes: object) -> list[str]:
+    """The default group whole, changed, for `render`: to set one value of a list replaces it."""
+    default = yaml.safe_load((CHART / "values.yaml").read_text())["ray"]["workerGroups"][0]
+    simple = {key: value for key, value in default.items() if value and key != "gpuResource"}
+    return [
+        f"ray.workerGroups[{number}].{key}={value}"
+        for key, value in {"minReplicas": 0, "gpus": 0, **simple, **changes}.items()
+    ]

@@ -38,6 +38,7 @@ model: {kind: mlp, hidden: [64, 64], activation: relu}
 training: {epochs: 600, batch_size: 100, diagnostics_every_steps: 10}
 checkpoint: {every_steps: 100}
 """
+SERVICE_URL = "http://strata.training.svc:8080"
 SECONDS_OF_A_JOB = 200.0
 LEASE_AND_A_BIT_SECONDS = 30.0
 
@@ -184,7 +185,7 @@ def cluster(tmp_path: Path, postgres_url: str, redis_server: RedisServer) -> Ite
         },
         substitutes={
             f"{ray}-head-svc:6379": f"127.0.0.1:{gcs_port}",
-            "http://strata:8080": f"http://127.0.0.1:{service.port}",
+            SERVICE_URL: f"http://127.0.0.1:{service.port}",
             "/var/lib/strata": str(tmp_path / "storage"),
         },
     )
@@ -249,7 +250,7 @@ def test_the_leader_is_killed_while_a_job_trains_and_the_job_does_not_notice(
 ) -> None:
     prometheus = start_prometheus(cluster)
     people = {
-        "STRATA_URL": cluster.place.here("http://strata:8080"),
+        "STRATA_URL": cluster.place.here(SERVICE_URL),
         "STRATA_TOKEN": cluster.token("eva", "--role", "admin"),
     }
     (cluster.place.folder / "job.yaml").write_text(JOB)

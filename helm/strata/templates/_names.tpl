@@ -39,19 +39,23 @@ helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version | quote }}
 {{- end -}}
 {{- end -}}
 
+{{/* Whole, for gangs of another namespace's Ray come here, too. */}}
 {{- define "strata.serverUrl" -}}
-{{- printf "http://%s:%v" (include "strata.fullname" .) .Values.service.port -}}
+{{- printf "http://%s.%s.svc:%v" (include "strata.fullname" .) .Release.Namespace .Values.service.port -}}
 {{- end -}}
 
-{{/* KubeRay does not roll pods when a RayCluster changes. So what they are made of is in its name:
-a change makes a new cluster beside which the old one goes, and its jobs go on there from their
-checkpoints. How many there are of a group is not in it; KubeRay follows that by itself. */}}
+{{/* KubeRay does not roll pods when a RayCluster changes. So all that they are made of is in its
+name: a change makes a new cluster beside which the old one goes, and its jobs go on there from
+their checkpoints. How many there are of a group, and how long they idle, is not in it: that is
+followed in place. */}}
 {{- define "strata.rayName" -}}
+{{- $spec := include "strata.raySpec" . | fromYaml -}}
 {{- $groups := list -}}
-{{- range .Values.ray.workerGroups -}}
+{{- range $spec.workerGroupSpecs -}}
 {{- $groups = append $groups (omit . "replicas" "minReplicas" "maxReplicas") -}}
 {{- end -}}
-{{- $made := list .Values.ray.version .Values.ray.head $groups .Values.images.worker .Values.storage .Chart.AppVersion .Values.ray.authSecret .Values.ray.autoscaling.enabled -}}
+{{- $autoscaler := omit (default dict $spec.autoscalerOptions) "idleTimeoutSeconds" -}}
+{{- $made := list (omit $spec "workerGroupSpecs" "autoscalerOptions") $groups $autoscaler -}}
 {{- printf "%s-%s" (include "strata.fullname" . | trunc 30 | trimSuffix "-") (toJson $made | sha256sum | trunc 8) -}}
 {{- end -}}
 

@@ -15,9 +15,30 @@ capabilities:
   drop: [ALL]
 {{- end -}}
 
-{{- define "strata.mounts" -}}
+{{/* What every pod has: room to write, and the certificates of private authorities. */}}
+{{- define "strata.ownMounts" -}}
 - name: tmp
   mountPath: /tmp
+{{- if .Values.caSecret }}
+- name: ca
+  mountPath: /etc/strata/ca
+  readOnly: true
+{{- end }}
+{{- end -}}
+
+{{- define "strata.ownVolumes" -}}
+- name: tmp
+  emptyDir: {}
+{{- with .Values.caSecret }}
+- name: ca
+  secret:
+    secretName: {{ . | quote }}
+{{- end }}
+{{- end -}}
+
+{{/* What serves and what trains has the storage, too. */}}
+{{- define "strata.mounts" -}}
+{{ include "strata.ownMounts" . }}
 {{- if not .Values.storage.url }}
 - name: storage
   mountPath: /var/lib/strata
@@ -25,8 +46,7 @@ capabilities:
 {{- end -}}
 
 {{- define "strata.volumes" -}}
-- name: tmp
-  emptyDir: {}
+{{ include "strata.ownVolumes" . }}
 {{- if not .Values.storage.url }}
 - name: storage
   persistentVolumeClaim:
@@ -48,6 +68,14 @@ capabilities:
 envFrom:
   - secretRef:
       name: {{ . | quote }}
+{{- end }}
+{{- end -}}
+
+{{/* An identity of the cloud, with which pods reach the storage without a Secret. */}}
+{{- define "strata.identity" -}}
+{{- with .Values.storage.serviceAccountAnnotations }}
+annotations:
+  {{- toYaml . | nindent 2 }}
 {{- end }}
 {{- end -}}
 
