@@ -1,6 +1,7 @@
 """What people ask of their jobs: submit, look, cancel, hold, release, trace."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Protocol
 
 from service.control.code import Code
@@ -63,7 +64,7 @@ class Jobs:
         earlier = self._store.job_of_key(key)
         if earlier is None:  # what was accepted once stays accepted
             self._check(spec)
-        spec, ancestor = with_ancestor(self._store, self.find, spec, earlier)
+        spec, ancestor = with_ancestor(self._store, self._find_in(spec.project), spec, earlier)
         new_id = self._ids()
         with self._store.write() as tx:
             job = tx.add_job(NewJob(new_id, key, owner, spec))
@@ -79,7 +80,7 @@ class Jobs:
     def dry_run(self, spec: JobSpec) -> DryRun:
         """Say what would happen to the job now; raises as `submit` does, stores nothing."""
         self._check(spec)
-        with_ancestor(self._store, self.find, spec, None)
+        with_ancestor(self._store, self._find_in(spec.project), spec, None)
         snapshot = self._store.snapshot()
         asked = spec.resources
         pending = Pending(
@@ -105,23 +106,36 @@ class Jobs:
                 return DryRun(False, wait.reason, wait.sentence)
         return DryRun(True, Reason.RESERVED, f"{asked} would start at once")
 
-    def find(self, ref: str) -> Job:
-        """The job with this id, with an id that begins or ends so, or the newest (`@latest`)."""
+    def find(self, ref: str, *, project: str | None = None) -> Job:
+        """The job with this id, with an id that begins or ends so, or the newest (`@latest`).
+
+        With a project, all other projects' jobs are as if they were not there.
+
+        Raises:
+            NotFound: there is no such job.
+            BadInput: there are several.
+        """
+        where = "" if project is None else f" in project {project}"
         if ref == LATEST:
-            newest = self._store.jobs(JobFilter(limit=1))
+            newest = self._store.jobs(JobFilter(project=project, limit=1))
             if not newest:
-                raise NotFound("there is no job yet", remedy="submit one: strata submit FILE")
+                raise NotFound(
+                    f"there is no job{where} yet", remedy="submit one: strata submit FILE"
+                )
             return newest[0]
         job = self._store.job(JobId(ref))
-        if job is not None:
+        if job is not None and project in (None, job.spec.project):
             return job
-        like = self._store.jobs_like(ref.lower(), LIKE_MAX) if ref else []
+        like = self._store.jobs_like(ref.lower(), LIKE_MAX, project) if ref else []
         if not like:
-            raise NotFound(f"there is no job {ref!r}", remedy="strata jobs lists them")
+            raise NotFound(f"there is no job {ref!r}{where}", remedy="strata jobs lists them")
         if len(like) > 1:
             ids = ", ".join(job.id for job in like)
             raise BadInput(f"{ref!r} means more than one job: {ids}", remedy="write more of the id")
         return like[0]
+
+    def _find_in(self, project: str) -> Callable[[str], Job]:
+        return partial(self.find, project=project)
 
     def status(self, ref: str) -> JobStatus:
         """A job with all that is known of its course."""
@@ -153,7 +167,7 @@ class Jobs:
 
         Raises:
             NotFound: the job has no such checkpoint.
-            Conflict: it is being deleted.
+            Conflict: it is being deleted; or it shall go, and another job is to begin from it.
         """
         job = self.find(ref)
         known = [one for one in self._store.checkpoints(job.id) if not one.pruned]
@@ -165,6 +179,11 @@ class Jobs:
         with self._store.write() as tx:
             if not tx.pin(job.id, place, pinned):
                 raise Conflict(f"{place} is being deleted")
+            heir = None if pinned else tx.heir(place)
+            if heir is not None:
+                raise Conflict(
+                    f"job {heir} begins from {place}", remedy="unpin it once that job has ended"
+                )
             tx.notice(job.id, None, actor, "pinned" if pinned else "unpinned", place)
             if not pinned:
                 tx.ask_prune(job.id, policy.keep_last, policy.best.mode if policy.best else None)

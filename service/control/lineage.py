@@ -19,13 +19,13 @@ def with_ancestor(
 
     Args:
         store: where checkpoints are known.
-        find: finds a job by what people call it.
+        find: finds a job of the spec's project by what people call it.
         spec: as it was written.
         earlier: the job that was submitted under the same key; what it resolved stays so.
 
     Raises:
-        NotFound: there is no such job.
-        BadInput: the job is another project's, or has no such checkpoint.
+        NotFound: there is no such job in the project.
+        BadInput: it means several jobs, or the job has no such checkpoint.
     """
     init = spec.init_from
     if init is None or init.source is None:  # weights from elsewhere are no job's
@@ -34,11 +34,10 @@ def with_ancestor(
     if known is not None and (known.source, known.partial) == (init.source, init.partial):
         return spec.model_copy(update={"init_from": known}), None
     ref, folder = init.job_and_folder
-    source = find(ref)
-    chosen = _chosen(store, source, folder) if source.spec.project == spec.project else None
+    chosen = _chosen(store, find(ref), folder)
     if chosen is None:
         raise BadInput(
-            f"there is no checkpoint {init.source!r} in project {spec.project}",
+            f"there is no checkpoint {init.source!r}",
             place="init_from",
             remedy="`strata checkpoints list JOB` shows those that there are",
         )
@@ -52,7 +51,8 @@ def _chosen(store: Telemetry, source: Job, folder: str | None) -> Checkpoint | N
     if folder is not None:
         return next((one for one in known if one.ref.path.rpartition("/")[2] == folder), None)
     best = source.spec.checkpoint.best
-    measured = {one.figure: one for one in known if one.figure is not None}
+    measured = [(one.figure, one) for one in reversed(known) if one.figure is not None]
     if best is None or not measured:
         return next(iter(known), None)
-    return measured[min(measured) if best.mode == "min" else max(measured)]
+    choose = min if best.mode == "min" else max
+    return choose(measured, key=lambda pair: pair[0])[1]  # of equal ones the first, as retention

@@ -135,7 +135,13 @@ class Writes(Protocol):
         """
 
     def pin(self, job_id: JobId, path: str, pinned: bool) -> bool:
-        """Keep a checkpoint whatever comes, or no more; False where its deletion was asked for."""
+        """Keep a checkpoint whatever comes, or no more; False where its deletion was asked for.
+
+        Whoever else pins it waits until this transaction is over.
+        """
+
+    def heir(self, path: str) -> JobId | None:
+        """A job that begins from this checkpoint and is not final yet, or None."""
 
     def see_agent(self, name: str, cluster_id: str, boot_id: str, nodes: Sequence[NodeSeen]) -> int:
         """Record an agent's word and its nodes (those not named are gone); return a new revision.
@@ -173,8 +179,8 @@ class JobStore(Writable, Protocol):
     def job_of_key(self, key: str) -> Job | None:
         """The job that was submitted under this idempotency key, or None."""
 
-    def jobs_like(self, prefix: str, limit: int) -> list[Job]:
-        """Jobs whose id begins, or ends, with this text, newest first."""
+    def jobs_like(self, part: str, limit: int, project: str | None = None) -> list[Job]:
+        """Jobs (of a project) whose id begins, or ends, so, newest first."""
 
     def jobs(self, wanted: JobFilter) -> list[Job]:
         """Jobs, newest first."""

@@ -7,10 +7,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
 
 from service.control.diagnosis import Diagnosis
-from service.control.jobs import KEY_CHARS_MAX, LATEST
+from service.control.jobs import KEY_CHARS_MAX
 from service.control.views import DryRun, JobStatus, LogPart, Submitted, Verified
 from service.domain.asks import JobFilter
-from service.domain.errors import BadInput, Forbidden, NotFound
+from service.domain.errors import BadInput, Forbidden
 from service.domain.job import JobState
 from service.domain.records import Agent, Checkpoint, Event, Job, Measurement, Role
 from service.domain.spec import JobSpec
@@ -292,20 +292,7 @@ def _add_course(router: APIRouter, services: Services, auth: Auth) -> None:
 
 def _visible(services: Services, ref: str, who: Identity) -> Job:
     """The job, if its project is the person's; another's is as if it were not there."""
-    if who.project is None:
-        return services.jobs.find(ref)
-    if ref == LATEST:
-        newest = services.jobs.list(JobFilter(project=who.project, limit=1))
-        if newest:
-            return newest[0]
-        raise NotFound(f"there is no job in project {who.project} yet")
-    try:
-        job = services.jobs.find(ref)
-    except BadInput:  # its sentence names jobs that may be others'
-        raise BadInput(f"{ref!r} means more than one job", remedy="write more of the id") from None
-    if job.spec.project != who.project:
-        raise NotFound(f"there is no job {ref!r} in project {who.project}")
-    return job
+    return services.jobs.find(ref, project=who.project)
 
 
 def _spec(value: dict[str, Any], who: Identity) -> JobSpec:

@@ -7,7 +7,7 @@ from sqlalchemy import delete, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from service.domain.errors import Conflict, Stale
-from service.domain.job import AttemptState
+from service.domain.job import FINAL_JOB_STATES, AttemptState
 from service.domain.records import Attempt, Token
 from service.domain.told import told_after
 from service.store.moves import MoveWrites
@@ -16,6 +16,7 @@ from service.store.tables import (
     agents,
     attempts,
     checkpoints,
+    jobs,
     measurements,
     nodes,
     readings,
@@ -174,7 +175,7 @@ class FactWrites(MoveWrites):
                 select(checkpoints.c.id)
                 .where(checkpoints.c.job_id == job_id, ~checkpoints.c.prune_asked)
                 .where(figure.is_not(None))
-                .order_by(figure if better == "min" else figure.desc(), checkpoints.c.id.desc())
+                .order_by(figure if better == "min" else figure.desc(), checkpoints.c.id)
                 .limit(1)
             )
             doomed = doomed.where(checkpoints.c.id.not_in(best))
@@ -200,6 +201,18 @@ class FactWrites(MoveWrites):
             .values(pinned=pinned)
         )
         return done.rowcount == 1
+
+    def heir(self, path: str) -> JobId | None:
+        """A job that begins from this checkpoint and is not final yet, or None."""
+        query = (
+            select(jobs.c.id)
+            .where(jobs.c.state.not_in(sorted(FINAL_JOB_STATES)))
+            .where(jobs.c.spec["init_from"]["path"].as_string() == path)
+            .order_by(jobs.c.seq)
+            .limit(1)
+        )
+        found: JobId | None = self._connection.scalar(query)
+        return found
 
     def mark_pruned(self, paths: Sequence[CheckpointPath]) -> None:
         """Record that these checkpoints are deleted."""

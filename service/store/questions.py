@@ -65,11 +65,13 @@ class Questions:
         """The job that was submitted under this key, or None."""
         return next(map(job_of, self._all(select(jobs).where(jobs.c.key == key))), None)
 
-    def jobs_like(self, prefix: str, limit: int) -> list[Job]:
-        """Jobs whose id begins, or ends, with this text, newest first."""
-        like = jobs.c.id.startswith(prefix, autoescape=True)
-        like |= jobs.c.id.endswith(prefix, autoescape=True)
+    def jobs_like(self, part: str, limit: int, project: str | None = None) -> list[Job]:
+        """Jobs (of a project) whose id begins, or ends, so, newest first."""
+        like = jobs.c.id.startswith(part, autoescape=True)
+        like |= jobs.c.id.endswith(part, autoescape=True)
         query = select(jobs).where(like).order_by(jobs.c.seq.desc()).limit(limit)
+        if project is not None:
+            query = query.where(jobs.c.project == project)
         return list(map(job_of, self._all(query)))
 
     def jobs(self, wanted: JobFilter) -> list[Job]:

@@ -237,6 +237,8 @@ def test_a_job_is_found_by_the_beginning_or_the_end_of_its_id(store: Store, live
     assert store.jobs_like(first.id[:8], 10) == [second, first]
     assert store.jobs_like(first.id[:8], 1) == [second]
     assert store.jobs_like(first.id[-4:], 10) == [first]
+    assert store.jobs_like(first.id[:8], 10, first.spec.project) == [second, first]
+    assert store.jobs_like(first.id[:8], 10, "another") == []
     assert store.jobs_like("%", 10) == []  # taken literally
     assert store.jobs_like("_" * 36, 10) == []
 

@@ -12,8 +12,9 @@ from service.domain.asks import JobFilter, Leadership, Why
 from service.domain.errors import Conflict, NotLeader, Stale
 from service.domain.job import AttemptMove, AttemptState, JobMove, JobState
 from service.domain.records import Attempt, Job, Reason
+from service.store.facts import FactWrites
 from service.store.store import LEADER, Store
-from tests.contracts.lives import FAILED, NODES, RANKS, WHY, Lives, new_job
+from tests.contracts.lives import FAILED, NODES, RANKS, TOLD_AT, WHY, Lives, new_job, wrote
 from tests.contracts.replay import assert_log_replays
 from workers.contract.outcome import StopReason
 
@@ -209,6 +210,47 @@ def test_an_heir_waits_for_the_last_write_of_the_leader_before_it(
     assert len(store.snapshot().running) == 1
     with pytest.raises(NotLeader), store.write(old):
         pass
+
+
+@pytest.mark.parametrize("is_submitted_first", [True, False])
+def test_a_submit_and_an_unpin_at_once_leave_no_job_without_its_beginning(
+    store: Store, lives: Lives, is_submitted_first: bool
+) -> None:
+    source, _ = lives.running()
+    first, second = wrote(source, 1), wrote(source, 2)
+    path = first.ref.path
+    with store.write() as tx:
+        tx.add_checkpoint(source.id, first, TOLD_AT)
+        tx.add_checkpoint(source.id, second, TOLD_AT)
+        assert tx.pin(source.id, path, pinned=True)
+    init = {"source": source.id, "path": path, "manifest_sha256": first.ref.manifest_sha256}
+
+    def submit(tx: FactWrites) -> bool:
+        tx.add_job(new_job(2, init_from=init))
+        return tx.pin(source.id, path, pinned=True)
+
+    def unpin(tx: FactWrites) -> bool:
+        if not tx.pin(source.id, path, pinned=False) or tx.heir(path) is not None:
+            raise Conflict("a job begins from it")
+        tx.ask_prune(source.id, 1)
+        return True
+
+    def alone(act: Callable[[FactWrites], bool]) -> bool:
+        with store.write() as tx:
+            return act(tx)
+
+    acts = (submit, unpin) if is_submitted_first else (unpin, submit)
+    with ThreadPoolExecutor(1) as pool:
+        with store.write() as tx:
+            assert acts[0](tx)
+            later: Future[bool] = pool.submit(alone, acts[1])
+            assert not is_done_soon(later)
+        if is_submitted_first:
+            assert isinstance(later.exception(DEADLINE_SECONDS), Conflict)
+        else:
+            assert later.result(DEADLINE_SECONDS) is False, "it is on its way out"
+    [row] = [row for row in store.checkpoints(source.id) if row.ref.path == path]
+    assert (row.pinned, row.prune_asked) == (is_submitted_first, not is_submitted_first)
 
 
 def test_2000_jobs_are_cancelled_at_once_and_the_database_is_never_locked(store: Store) -> None:

@@ -34,7 +34,7 @@ def test_a_job_begins_from_the_newest_checkpoint_of_another_which_is_pinned(hous
 
 def test_the_best_one_goes_before_the_newest_where_a_best_one_is_known(house: House) -> None:
     source = house.running(data=VALIDATED, checkpoint={"best": {}})
-    for step, figure in ((1, 5.0), (2, 3.0), (3, 4.0)):
+    for step, figure in ((1, 5.0), (2, 3.0), (3, 4.0), (4, 3.0)):
         house.report(source, wrote(source.id, step).model_copy(update={"figure": figure}))
     assert _init_path(house.submit(init_from=source.id)) == wrote(source.id, 2).ref.path
 
@@ -68,8 +68,9 @@ def test_a_checkpoint_that_is_not_there_is_refused_at_its_place(house: House) ->
     for name in (f"{source.id}/{_folder(source, 1)}", f"{source.id}/../../x"):
         with pytest.raises(BadInput, match="no checkpoint"):
             house.submit(init_from=name)
-    with pytest.raises(BadInput, match="in project other"):
-        house.jobs.dry_run(a_spec(init_from=source.id, project="other"))
+    for ref in (source.id, source.id[-8:], "@latest"):
+        with pytest.raises(NotFound, match="in project other"):
+            house.jobs.dry_run(a_spec(init_from=ref, project="other"))
     with pytest.raises(NotFound):
         house.submit(init_from="nobody")
 
@@ -91,3 +92,17 @@ def test_what_people_write_in_the_place_of_the_service_is_replaced(house: House)
     house.report(source, wrote(source.id, 1))
     written = {"source": source.id, "path": "jobs/x/y", "manifest_sha256": "cd" * 32}
     assert _init_path(house.submit(init_from=written)) == wrote(source.id, 1).ref.path
+
+
+def test_where_a_job_begins_is_not_given_up_before_that_job_has_ended(house: House) -> None:
+    source = house.running(checkpoint={"keep_last": 1})
+    house.report(source, wrote(source.id, 1))
+    heir = house.submit(init_from=source.id)
+    house.report(source, wrote(source.id, 2))
+    path = _init_path(heir)
+    with pytest.raises(Conflict, match=f"job {heir.id} begins from"):
+        house.jobs.pin(source.id, path, pinned=False, actor="user:eva")
+    assert house.sync().prune == ()
+    house.jobs.cancel(heir.id, actor="user:eva")
+    assert not house.jobs.pin(source.id, path, pinned=False, actor="user:eva").pinned
+    assert [one.path for one in house.sync().prune] == [path]

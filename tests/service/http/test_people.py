@@ -202,8 +202,11 @@ def test_a_person_of_one_project_meets_no_other_projects_job(doors: Doors) -> No
     assert doors.get("/v1/jobs/@latest", "ours").json()["job"]["id"] == ours["id"]
     assert doors.get("/v1/jobs/@latest").json()["job"]["id"] == theirs[-1]
     assert doors.get(f"/v1/jobs/{theirs[0]}", "ours").status_code == 404
+    assert doors.get("/v1/jobs/0", "ours").json()["job"]["id"] == ours["id"]
+    doors.submit("k4", project="ours")
     unclear = doors.get("/v1/jobs/0", "ours")
     assert unclear.status_code == 422
+    assert ours["id"] in unclear.text
     assert not [job for job in theirs if job in unclear.text]
 
 
