@@ -6,6 +6,7 @@ import io
 import os
 import sys
 import tarfile
+import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -138,3 +139,21 @@ def test_code_that_is_gone_is_a_mistake_of_the_recipe(tmp_path: Path) -> None:
         use_code(pack_name("0" * 64), str(tmp_path), tmp_path / "cache")
     with pytest.raises(ConfigFailure, match="is no packed code"):
         use_code("./mine", str(tmp_path), tmp_path / "cache")
+
+
+def test_a_folder_that_others_may_write_is_not_run_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By default packs lie in the node's temporary folder, where its name can be guessed."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    name = stored(tmp_path / "storage", pack(folder_of(tmp_path)))
+    own = use_code(name, str(tmp_path / "storage")).parent
+    assert own.stat().st_mode & 0o777 == 0o700
+    own.chmod(0o777)
+    with pytest.raises(StorageFailure, match="may be written by other users"):
+        use_code(name, str(tmp_path / "storage"))
+    own.chmod(0o700)
+    own.rename(tmp_path / "strata-code-4242")
+    monkeypatch.setattr(os, "getuid", lambda: 4242)
+    with pytest.raises(StorageFailure, match="may be written by other users"):
+        use_code(name, str(tmp_path / "storage"))

@@ -4,11 +4,11 @@ The user's code runs with all rights of its gang, so there is nothing to hide fr
 may not write outside of its folder, nor fill the disk, nor stand before our own packages.
 """
 
-import getpass
 import hashlib
 import io
 import os
 import shutil
+import stat
 import sys
 import tarfile
 import tempfile
@@ -38,13 +38,13 @@ def use_code(name: str, storage_url: str, cache: Path | None = None) -> Path:
 
     Raises:
         ConfigFailure: there is no such pack, or it is none.
-        StorageFailure: storage can't be read, or gave another content.
+        StorageFailure: storage can't be read, or gave another content; or this node's disk can't be
+            written.
     """
     sha256 = sha256_of_pack(name)
     if sha256 is None:
         raise ConfigFailure(f"code: {name!r} is no packed code; submit it by the command line")
-    root = cache or Path(tempfile.gettempdir()) / f"strata-code-{getpass.getuser()}"
-    folder = root / sha256
+    folder = (cache or _own_folder()) / sha256
     if not folder.exists():
         _unpack(_read(storage_url, sha256), folder)
     if str(folder) not in sys.path:
@@ -52,6 +52,19 @@ def use_code(name: str, storage_url: str, cache: Path | None = None) -> Path:
     inherited = os.environ.get("PYTHONPATH", "")
     if str(folder) not in inherited.split(os.pathsep):  # for processes that decode data
         os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (inherited, str(folder))))
+    return folder
+
+
+def _own_folder() -> Path:
+    """A folder that no other user of this node could have filled: what lies in it is run."""
+    folder = Path(tempfile.gettempdir()) / f"strata-code-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    found = folder.lstat()
+    if found.st_uid != os.getuid() or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise StorageFailure(
+            f"{folder} may be written by other users of this node; remove it, or set TMPDIR to a "
+            "folder of your own"
+        )
     return folder
 
 
@@ -91,6 +104,8 @@ def _unpack(content: bytes, folder: Path) -> None:
                 raise
     except (tarfile.TarError, EOFError) as error:
         raise ConfigFailure(f"code: the pack can't be read: {error}") from error
+    except OSError as error:
+        raise StorageFailure(f"code can't be unpacked to {folder}: {error}") from error
     finally:
         shutil.rmtree(beside, ignore_errors=True)
 
