@@ -51,7 +51,7 @@ def test_weights_have_the_spread_of_their_rule_and_biases_are_zero(
     assert not linear.bias.any()
     head = net.head
     assert isinstance(head, nn.Linear)
-    assert float(head.weight.std()) > 0.0  # a zero head would give zero gradients below it
+    assert float(head.weight.detach().std()) > 0.0  # a zero head would give zero gradients below it
 
 
 def test_the_seed_decides_every_weight() -> None:
@@ -71,6 +71,36 @@ def test_a_residual_net_has_a_linear_layer_and_blocks_of_two() -> None:
         for linear in (m for m in block.modules() if isinstance(m, nn.Linear)):
             linear.weight.zero_()
     assert torch.equal(block(x), x)  # without its branch a block hands through what it gets
+
+
+@pytest.mark.parametrize("activation", ["sigmoid", "tanh", "relu", "gelu"])
+@pytest.mark.parametrize("norm", ["none", "batch", "layer"])
+def test_a_residual_net_does_what_its_parts_do_by_hand(activation: str, norm: str) -> None:
+    """Pre-activation: norm, activation and linear twice in a block, and once in the head."""
+    net = _net([6, 6, 4], residual=True, normalization=norm, activation=activation, init="xavier")
+    act = getattr(nn.functional, activation)
+
+    def normed(h: torch.Tensor) -> torch.Tensor:
+        """Fresh normalizations have gain 1 and shift 0."""
+        if norm == "none":
+            return h
+        over = 0 if norm == "batch" else 1
+        variance, mean = torch.var_mean(h, over, correction=0, keepdim=True)
+        return (h - mean) / (variance + 1e-5).sqrt()
+
+    named = dict(net.named_parameters())
+
+    def linear(name: str, h: torch.Tensor) -> torch.Tensor:
+        return h @ named[f"{name}.weight"].T + named[f"{name}.bias"]
+
+    x = torch.randn(9, 20, generator=seeded(1))
+    h = linear("layers.hidden-01.linear", x)
+    for block in ("layers.hidden-02", "layers.hidden-03"):
+        inner = linear(f"{block}.linear_1", act(normed(h)))
+        skipped = linear(f"{block}.skip", h) if block.endswith("03") else h  # 6 -> 4 units
+        h = skipped + linear(f"{block}.linear_2", act(normed(inner)))
+    by_hand = linear("head.1", act(normed(h)))
+    torch.testing.assert_close(net(x), by_hand, rtol=1e-4, atol=1e-5)
 
 
 def test_a_block_that_changes_the_width_projects_its_skip() -> None:

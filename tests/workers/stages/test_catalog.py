@@ -19,7 +19,12 @@ def _recipe(**parts: Any) -> Recipe:
 def test_stages_follow_each_other_and_drop_the_last_partial_batch() -> None:
     plans = plan_stages(
         _recipe(
-            pretraining={"method": "greedy_supervised", "layers": 2, "epochs": [3, 1]},
+            pretraining={
+                "method": "greedy_supervised",
+                "layers": 2,
+                "epochs": [3, 1],
+                "lr": [0.01, 0.002],
+            },
             training={"epochs": 2, "batch_size": 500},
         ),
         num_pretraining=1437,
@@ -32,7 +37,8 @@ def test_stages_follow_each_other_and_drop_the_last_partial_batch() -> None:
     assert [plan.first_sample for plan in plans] == [0, 4200, 5600]
     assert [plan.layers for plan in plans] == [(0,), (1,), ()]
     assert [plan.is_finetuning for plan in plans] == [False, False, True]
-    assert plans[0].optimizer == Adam(name="adam", lr=3e-3)
+    assert plans[0].optimizer == Adam(name="adam", lr=0.01)
+    assert plans[1].optimizer == Adam(name="adam", lr=0.002)
 
 
 def test_an_rbm_switches_its_momentum_and_decays_by_itself() -> None:

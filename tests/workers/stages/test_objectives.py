@@ -196,6 +196,21 @@ def test_weight_decay_pulls_the_rbms_weights_only() -> None:
     torch.testing.assert_close(decayed.linear.bias.grad, plain.linear.bias.grad)
 
 
+def test_an_rbm_begins_small_whatever_the_net_began_with() -> None:
+    """N(0, init_std), hidden biases of 0, and visible biases that alone give the data's mean."""
+    model = MlpModel(kind="mlp", hidden=(300,), activation="sigmoid", init="xavier")
+    layer, bias_V = DenseLayer(model, 200, 300, seeded(0)), torch.randn(200)
+    nn.init.ones_(layer.linear.bias)
+    method = Rbm(method="rbm", init_std=0.03)
+    stage = RestrictedBoltzmannMachine(layer, method, False, bias_V, seeded(1))
+    weight_HV = layer.linear.weight.detach()
+    assert float(weight_HV.std()) == pytest.approx(0.03, rel=0.02)
+    assert abs(float(weight_HV.mean())) < 0.001
+    assert not layer.linear.bias.any()
+    assert torch.equal(stage.visible_bias_V, bias_V)
+    assert stage.visible_bias_V.data_ptr() != bias_V.data_ptr()
+
+
 def test_nan_in_an_rbm_shows_in_its_error_and_raises_nothing() -> None:
     stage = _rbm()
     with torch.no_grad():
