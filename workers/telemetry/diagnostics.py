@@ -1,19 +1,24 @@
 """Looks into the layers every so many steps and says in words why a net does not learn.
 
-Rank 0 alone looks: gradients and weights are the same on all ranks. Everything of one look is
-computed on the device and fetched at once, so that the training waits for it only once.
+Rank 0 alone looks where gradients and weights are the same on all ranks; where each has its shards,
+all do, and add up what they see. Everything of one look is computed on the device and fetched at
+once, so that the training waits for it only once.
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Self
 
 import torch
 from torch import Tensor, nn
 
 from workers.contract.reports import Noticed
 from workers.models.layered import Layered
+from workers.parallel.collectives import summed
+from workers.parallel.mesh import Seat
+from workers.parallel.sharding import is_sharded, local
 
 LAYERS_MAX = 12  # a curve each for more would bury the reader; evenly spaced, both ends included
 EXPLODED = 1e3  # of the lowest layer over the highest: rescued and modern nets keep below 100
@@ -26,7 +31,7 @@ SATURATED_WITHIN = 0.01  # of an end of the activation's range, where its slope 
 
 @dataclass
 class Look:
-    """The tensors of one look, of each layer that is looked at."""
+    """The tensors of one look, of each layer that is looked at; norms are of this rank's shards."""
 
     codes: dict[str, Tensor] = field(default_factory=dict)
     gradient_norms: list[Tensor] = field(default_factory=list)
@@ -37,27 +42,42 @@ class Look:
 class Diagnostics:
     """Looks into a net while it is fine-tuned.
 
-    Metrics of a layer: grad_norm (of its weights' gradient, before clipping), update_ratio (norm of
-    the step over norm of the weights: 1e-3 is usual), code_sd (standard deviation of its output
-    over this rank's batch, mean over units), saturation (share of outputs at an end of a sigmoid's
-    or a tanh's range) and, for relu, dead (share of units that are 0 for the whole batch). Of the
-    whole net: grad_norm (of the gradient of all its parameters) and gradient_decay (the lowest
-    layer's over the highest's, each as the root mean square).
+    Metrics of a layer: grad_norm (of its weights' gradient, before clipping), weight_norm,
+    update_ratio (norm of the step over norm of the weights: 1e-3 is usual), code_mean and code_sd
+    (of its output over rank 0's last micro-batch; the standard deviation is the mean over units),
+    saturation (share of outputs at an end of a sigmoid's or a tanh's range) and, for relu, dead
+    (share of units that are 0 for the whole batch). Of the whole net: grad_norm (of the gradient of
+    all its parameters) and gradient_decay (the lowest layer's over the highest's, each as the root
+    mean square).
+
+    Args:
+        net: as it lies in memory for the stage.
+        layer_names: those that are looked at.
+        seat: of a rank that takes part in looks.
     """
 
-    def __init__(self, net: Layered) -> None:
-        weighted = tuple(name for name in net.names if _has_weight(net.layers[name]))
-        self._layers = {name: net.layers[name] for name in _chosen(weighted)}
+    def __init__(self, net: Layered, layer_names: Sequence[str], seat: Seat) -> None:
+        self._layers = {name: net.layers[name] for name in layer_names}
         self._weights = [_main_weight(layer) for layer in self._layers.values()]
         self._parameters = list(net.parameters())
         self._output = net.output
+        self._seat = seat
+        self._is_sharded = is_sharded(net)
+
+    @classmethod
+    def of(cls, net: Layered, seat: Seat) -> Self | None:
+        """Return what this rank looks by; None where others look, or there is nothing to see."""
+        weighted = tuple(name for name in net.names if _has_weight(net.layers[name]))
+        if not weighted or not (seat.is_first or is_sharded(net)):
+            return None
+        return cls(net, _chosen(weighted), seat)
 
     @contextmanager
-    def looking(self) -> Iterator[Look]:
-        """Watch one forward pass; after it the gradients of the step are there."""
+    def looking(self, scale: Tensor | None = None) -> Iterator[Look]:
+        """Watch one forward pass; after it the gradients of the step are there, times `scale`."""
         look = Look()
         hooks = []
-        for name, layer in self._layers.items():
+        for name, layer in self._layers.items() if self._seat.is_first else ():
 
             def keep(_m: nn.Module, _i: object, code_BH: Tensor, name: str = name) -> None:
                 look.codes[name] = code_BH.detach()
@@ -68,28 +88,38 @@ class Diagnostics:
         finally:
             for hook in hooks:
                 hook.remove()
-        gradients = [weight.grad for weight in self._weights if weight.grad is not None]
-        look.gradient_norms = list(torch._foreach_norm(gradients))
-        every = [one.grad for one in self._parameters if one.grad is not None]
-        look.gradient_norm = torch.stack(list(torch._foreach_norm(every))).norm()
-        look.weights_before = [weight.detach().clone() for weight in self._weights]
+        norms = _norms(_gradients(self._weights))
+        every = torch.stack(_norms(_gradients(self._parameters))).norm()
+        *look.gradient_norms, look.gradient_norm = (
+            norm if scale is None else norm / scale for norm in (*norms, every)
+        )
+        look.weights_before = [local(weight).detach().clone() for weight in self._weights]
 
     @torch.no_grad()
     def metrics(self, look: Look) -> dict[str, float]:
-        """Return the figures of a look, once the optimizer has stepped."""
-        after = [weight.detach() for weight in self._weights]
-        norms = torch._foreach_norm(look.weights_before)
-        steps = torch._foreach_norm(torch._foreach_sub(after, look.weights_before))
-        ratios = torch._foreach_div(list(steps), list(norms))
+        """Return the figures of a look, once the optimizer has stepped.
+
+        Where the net is sharded, it is collective; all but rank 0 get no figures.
+        """
+        before, after = look.weights_before, [local(weight) for weight in self._weights]
+        steps, weights = _norms(torch._foreach_sub(after, before)), _norms(before)
+        norms = [look.gradient_norm, *look.gradient_norms, *weights, *steps]
+        gradient_norm, *of_layers = self._over_shards(norms)
+        if not self._seat.is_first:
+            return {}
+        count = len(self._layers)
+        gradients, weights = of_layers[:count], of_layers[count : 2 * count]
         figures: dict[str, Tensor] = {}
         for k, name in enumerate(self._layers):
-            figures[f"grad_norm.{name}"] = look.gradient_norms[k]
-            figures[f"update_ratio.{name}"] = ratios[k]
-            code_BH = look.codes[name]
+            figures[f"grad_norm.{name}"] = gradients[k]
+            figures[f"weight_norm.{name}"] = weights[k]
+            figures[f"update_ratio.{name}"] = of_layers[2 * count + k] / weights[k]
+            code_BH = look.codes[name].float()
+            figures[f"code_mean.{name}"] = code_BH.mean()
             figures[f"code_sd.{name}"] = code_BH.std(0, correction=0).mean()
             figures |= {f"{kind}.{name}": share for kind, share in self._ends(code_BH).items()}
-        figures["grad_norm"] = look.gradient_norm
-        figures["gradient_decay"] = _rms(look, self._weights, 0) / _rms(look, self._weights, -1)
+        figures["grad_norm"] = gradient_norm
+        figures["gradient_decay"] = self._rms(gradients, 0) / self._rms(gradients, -1)
         values = torch.stack([figure.float() for figure in figures.values()]).tolist()
         found = zip(figures, values, strict=True)
         return {name: value for name, value in found if math.isfinite(value)}
@@ -103,6 +133,17 @@ class Diagnostics:
             _of_layers(metrics, "saturation", SATURATED, "saturated_units", SATURATED_UNITS)
         )
         return [noticed for noticed in found if noticed is not None]
+
+    def _over_shards(self, norms: Sequence[Tensor]) -> Sequence[Tensor]:
+        """The norms of what all ranks' shards make up together."""
+        if not self._is_sharded:
+            return norms
+        # In float64 the square of a gradient that has all but vanished is still a number above 0.
+        return summed(torch.stack(list(norms)).double().square(), self._seat).sqrt().unbind()
+
+    def _rms(self, norms: Sequence[Tensor], k: int) -> Tensor:
+        """The root mean square of a layer's gradient."""
+        return norms[k] / math.sqrt(self._weights[k].numel())
 
     def _ends(self, code_BH: Tensor) -> dict[str, Tensor]:
         """The share of outputs, or of units, that pass no gradient."""
@@ -195,5 +236,9 @@ def _main_weight(layer: nn.Module) -> nn.Parameter:
     return next(parameter for parameter in layer.parameters() if parameter.dim() > 1)
 
 
-def _rms(look: Look, weights: list[nn.Parameter], k: int) -> Tensor:
-    return look.gradient_norms[k] / math.sqrt(weights[k].numel())
+def _gradients(parameters: Sequence[nn.Parameter]) -> list[Tensor]:
+    return [local(one.grad) for one in parameters if one.grad is not None]
+
+
+def _norms(tensors: Sequence[Tensor]) -> list[Tensor]:
+    return list(torch._foreach_norm(list(tensors)))

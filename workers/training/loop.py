@@ -18,7 +18,6 @@ from workers.contract.reports import Evaluated, Noticed
 from workers.data.order import rank_part
 from workers.optim.guard import VOID_IN_A_ROW_MAX
 from workers.parallel.replicas import Replicas
-from workers.parallel.sharding import is_sharded
 from workers.parallel.signals import Agreed, Signals
 from workers.stages.catalog import StagePlan
 from workers.stages.handover import Inputs
@@ -41,10 +40,17 @@ class StageLoop:
         inputs: what its layer sees.
         trained: what it changes, in place.
         position: where it begins.
+        utilization: what tells of the MFU.
     """
 
     def __init__(
-        self, course: Course, plan: StagePlan, inputs: Inputs, trained: Trained, position: Position
+        self,
+        course: Course,
+        plan: StagePlan,
+        inputs: Inputs,
+        trained: Trained,
+        position: Position,
+        utilization: Utilization | None = None,
     ) -> None:
         self._course = course
         self._plan = plan
@@ -63,11 +69,7 @@ class StageLoop:
         self._saved_at = time.perf_counter()
         self._batches_SB = torch.empty(0, 0)
         self._batches_epoch = -1
-        self._diagnostics: Diagnostics | None = None
-        utilization: Utilization | None = None
-        if training is not None and seat.is_first and not is_sharded(objective):
-            self._diagnostics = Diagnostics(course.net)
-            utilization = Utilization(course.net, course.data.shape, training, seat)
+        self._diagnostics = Diagnostics.of(course.net, seat) if is_finetuned else None
         self._clock = ProgressClock(course, plan, utilization)
         self._metrics: dict[str, float] = {}  # of the last look and evaluation, until they are told
 
@@ -130,8 +132,8 @@ class StageLoop:
         started_at = time.perf_counter()
         x_BV, y_B = self._batch(epoch, stage_step % plan.steps_per_epoch)
         data_wait_seconds = time.perf_counter() - started_at
-        with self._looking(stage_step) as look:
-            scale = None if self._guard is None else self._guard.scale
+        scale = None if self._guard is None else self._guard.scale
+        with self._looking(stage_step, scale) as look:
             loss = self._replicas.gradients(
                 x_BV, y_B, self._share, self._signals, scale, look is not None
             )
@@ -226,11 +228,13 @@ class StageLoop:
         if not math.isfinite(loss) and not self._skips:
             raise non_finite(self._plan, self.position.stage_step)
 
-    def _looking(self, stage_step: int) -> AbstractContextManager[Look | None]:
+    def _looking(
+        self, stage_step: int, scale: Tensor | None
+    ) -> AbstractContextManager[Look | None]:
         every = self._course.recipe.training.diagnostics_every_steps
         if self._diagnostics is None or every == 0 or stage_step % every != 0:
             return nullcontext()
-        return self._diagnostics.looking()
+        return self._diagnostics.looking(scale)
 
     def _conclude(self, look: Look) -> None:
         assert self._diagnostics is not None

@@ -10,6 +10,7 @@ from workers.parallel.layout import lay_out
 from workers.stages.catalog import StagePlan, build_objective
 from workers.stages.handover import Inputs
 from workers.telemetry.diagnostics import collapsed
+from workers.telemetry.utilization import Utilization
 from workers.training.course import Course
 from workers.training.keep import Trained, restore_stage
 from workers.training.loop import StageLoop
@@ -60,7 +61,10 @@ class StageWalk:
         )
         objective.train()
         training = course.recipe.training if plan.is_finetuning else None
+        utilization: Utilization | None = None
         if training is not None:
+            if course.seat.is_first:  # while the net is still whole
+                utilization = Utilization(course.net, course.data.shape, training, course.seat)
             lay_out(course.net, training, course.seat)
         parameters = dict(objective.named_parameters())
         optimizer = Optimizer(parameters, plan.optimizer, training, course.net.names)
@@ -79,7 +83,7 @@ class StageWalk:
                 steps_per_epoch=plan.steps_per_epoch,
             )
         )
-        loop = StageLoop(course, plan, inputs, trained, self.position)
+        loop = StageLoop(course, plan, inputs, trained, self.position, utilization)
         while True:
             try:
                 stop = loop.run()
