@@ -55,12 +55,12 @@ class RedisBus:
                 socket_connect_timeout=ANSWER_SECONDS,
                 retry=Retry(NoBackoff(), 0),  # our threads try again by themselves
             )
-        except ValueError as error:
+        except ValueError:  # its words are not shown: they may quote a part of the password
             raise BadInput(
-                f"is no URL of a Redis: {error}",
+                "is no URL of a Redis",
                 place="STRATA_REDIS_URL",
-                remedy="write redis://user:password@host:6379/0",
-            ) from error
+                remedy="write redis://user:password@host:6379/0, its user and password URL-encoded",
+            ) from None
         number = self._redis.connection_pool.connection_kwargs.get("db", 0)
         self._channel = f"strata:{number}:wake"
         self._origin = secrets.token_hex(8)

@@ -1,10 +1,11 @@
 """Keeps the packs of users' code on the storage; it never opens one."""
 
 import hashlib
+import secrets
 
-from service.domain.errors import BadInput, Unreachable
+from service.control.storage import opened
+from service.domain.errors import BadInput
 from workers.contract.code import PACK_BYTES_MAX, pack_file, sha256_of_pack
-from workers.contract.paths import join
 
 
 class Code:
@@ -24,15 +25,12 @@ class Code:
             raise BadInput(f"has more than {PACK_BYTES_MAX} bytes", place="code")
         if hashlib.sha256(content).hexdigest() != sha256:
             raise BadInput("was changed on its way", place="code", remedy="send it again")
-        from fsspec.core import url_to_fs
-
-        try:
-            files, place = url_to_fs(join(self._storage_url, pack_file(sha256)))
+        with opened(self._storage_url, pack_file(sha256)) as (files, place):
             if not files.exists(place):
                 files.makedirs(files._parent(place), exist_ok=True)
-                files.pipe_file(place, content)
-        except OSError as error:
-            raise Unreachable(f"the storage at {self._storage_url} refuses: {error}") from error
+                beside = f"{place}.{secrets.token_hex(8)}"
+                files.pipe_file(beside, content)
+                files.mv(beside, place)  # whoever finds it finds it whole
 
     def check(self, name: str) -> None:
         """Refuse a job whose code is no pack that is here; raises BadInput, Unreachable."""
@@ -43,12 +41,7 @@ class Code:
                 place="code",
                 remedy="`strata submit` packs the folder that a job file names",
             )
-        from fsspec.core import url_to_fs
-
-        try:
-            files, place = url_to_fs(join(self._storage_url, pack_file(sha256)))
+        with opened(self._storage_url, pack_file(sha256)) as (files, place):
             is_there = files.exists(place)
-        except OSError as error:
-            raise Unreachable(f"the storage at {self._storage_url} refuses: {error}") from error
         if not is_there:
             raise BadInput("is not on the storage", place="code", remedy="submit the folder anew")

@@ -1,17 +1,14 @@
 """What the service reads of storage: logs, checkpoints to verify, and whether data is there."""
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
 from service.control.ports import Telemetry
+from service.control.storage import opened
 from service.control.views import LogPart, Verified
-from service.domain.errors import BadInput, NotFound, Unreachable
+from service.domain.errors import BadInput, NotFound
 from service.domain.records import Checkpoint, Job
 from workers.contract.manifest import CheckpointDamaged, verify
-from workers.contract.paths import join, log_folder, resolve_data
-
-if TYPE_CHECKING:  # fsspec is imported where a file is read: most commands read none
-    from fsspec import AbstractFileSystem
+from workers.contract.paths import log_folder, resolve_data
 
 READ_BYTES = 1 << 20
 LOG_BYTES_MAX = 1 << 20  # one answer; the reader asks again with the cursor
@@ -61,18 +58,18 @@ class Files:
         return [self._verify(one) for one in chosen]
 
     def _verify(self, checkpoint: Checkpoint) -> Verified:
-        files, folder = self._opened(checkpoint.ref.path)
-
-        def read(name: str) -> Iterable[bytes]:
-            with files.open(f"{folder}/{name}", "rb") as stream:
-                while chunk := stream.read(READ_BYTES):
-                    yield chunk
-
         ref = checkpoint.ref
-        try:
-            manifest = verify(read, ref.manifest_sha256)
-        except CheckpointDamaged as damage:
-            return Verified(checkpoint.job_id, ref.path, None, str(damage))
+        with opened(self._storage_url, ref.path) as (files, folder):
+
+            def read(name: str) -> Iterable[bytes]:
+                with files.open(f"{folder}/{name}", "rb") as stream:
+                    while chunk := stream.read(READ_BYTES):
+                        yield chunk
+
+            try:
+                manifest = verify(read, ref.manifest_sha256)
+            except CheckpointDamaged as damage:
+                return Verified(checkpoint.job_id, ref.path, None, str(damage))
         return Verified(checkpoint.job_id, ref.path, manifest, None)
 
     def logs(self, job: Job, *, attempt: int | None, who: str, cursor: str = "") -> LogPart:
@@ -80,30 +77,18 @@ class Files:
         number = job.attempt if attempt is None else attempt
         if not who.replace("-", "").isalnum():
             raise BadInput(f"{who!r} writes no log", place="who", remedy="driver, rank-0, ...")
-        files, folder = self._opened(log_folder(job.id, number, who))
-        files.invalidate_cache()
-        try:
-            names = sorted(name.rsplit("/", 1)[-1] for name in files.ls(folder, detail=False))
-        except FileNotFoundError:
-            names = []
         text, size = [], 0
-        names = [name for name in names if name > cursor and not name.startswith(".")]
-        for name in names[:LOG_CHUNKS_MAX]:
-            chunk = files.cat_file(f"{folder}/{name}")
-            text.append(chunk.decode(errors="replace"))
-            cursor, size = name, size + len(chunk)
-            if size > LOG_BYTES_MAX:
-                break
+        with opened(self._storage_url, log_folder(job.id, number, who)) as (files, folder):
+            files.invalidate_cache()
+            try:
+                names = sorted(name.rsplit("/", 1)[-1] for name in files.ls(folder, detail=False))
+            except FileNotFoundError:
+                names = []
+            names = [name for name in names if name > cursor and not name.startswith(".")]
+            for name in names[:LOG_CHUNKS_MAX]:
+                chunk = files.cat_file(f"{folder}/{name}")
+                text.append(chunk.decode(errors="replace"))
+                cursor, size = name, size + len(chunk)
+                if size > LOG_BYTES_MAX:
+                    break
         return LogPart(job.id, number, who, "".join(text), cursor)
-
-    def _opened(self, path: str) -> "tuple[AbstractFileSystem, str]":
-        from fsspec.core import url_to_fs
-
-        try:
-            files, inside = url_to_fs(join(self._storage_url, path))
-        except (OSError, ValueError, ImportError) as error:
-            raise Unreachable(
-                f"the storage {self._storage_url} can't be read: {error}",
-                remedy="is STRATA_STORAGE_URL right, and is its library installed?",
-            ) from error
-        return files, inside

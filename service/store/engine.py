@@ -54,8 +54,8 @@ def open_engine(url: str, now: Callable[[], datetime] = system_now) -> Engine:
             return _open_sqlite(url, now)
         if parsed.get_backend_name() == "postgresql":
             return _open_postgres(parsed.set(drivername="postgresql+psycopg"))
-    except (ArgumentError, NoSuchModuleError):
-        pass
+    except (ArgumentError, NoSuchModuleError, ValueError):
+        pass  # their words are not shown: they may quote a part of the password
     raise BadInput(
         "is no database that Strata can open",
         place="STRATA_DATABASE_URL",
@@ -68,6 +68,7 @@ def _open_sqlite(url: str, now: Callable[[], datetime]) -> Engine:
     engine = create_engine(
         url,
         json_serializer=json_text,
+        hide_parameters=True,
         connect_args={"check_same_thread": False, "timeout": BUSY_SECONDS},
         **({"poolclass": StaticPool} if in_memory else {"pool_size": 20}),
     )
@@ -103,6 +104,7 @@ def _open_postgres(url: Any) -> Engine:
     return create_engine(
         url,
         json_serializer=json_text,
+        hide_parameters=True,  # a job's `env` must not come into a log with the error of its row
         pool_pre_ping=True,
         connect_args={
             "connect_timeout": CONNECT_SECONDS,
@@ -165,6 +167,8 @@ def _connected(engine: Engine) -> Iterator[Connection]:
         if refusal is None:
             raise
         raise refusal from error
+    except OverflowError as error:  # SQLite's driver, where PostgreSQL's has a DataError
+        raise BadInput(f"the database can't hold a value: {error}") from error
     except PoolTimeout as error:
         raise Unreachable("all connections to the database are busy") from error
     finally:

@@ -4,6 +4,7 @@ import importlib.util
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ from service.store.tables import schema_release
 
 if TYPE_CHECKING:  # Alembic takes 0.1 s to import: only where a schema is looked at
     from alembic.config import Config
+    from alembic.script import ScriptDirectory
 
 
 @dataclass(frozen=True)
@@ -34,9 +36,8 @@ def check(engine: Engine) -> SchemaState:
         Unreachable: the database does not answer.
     """
     from alembic.runtime.migration import MigrationContext
-    from alembic.script import ScriptDirectory
 
-    scripts = ScriptDirectory.from_config(_config())
+    scripts = _scripts()
     head = scripts.get_current_head()
     assert head is not None
     with reading(engine) as connection:
@@ -49,7 +50,7 @@ def check(engine: Engine) -> SchemaState:
     known = {script.revision for script in scripts.walk_revisions()}
     if current in known:
         return _refused(current, head, f"the schema is older ({current}) than this release's")
-    ours = _release_of_head(scripts)
+    ours = int(scripts.get_revision(head).module.RELEASE)
     if release is not None and release == ours + 1:
         return SchemaState(current, head, True, "the schema is one release newer")
     return SchemaState(
@@ -109,19 +110,17 @@ def _config() -> "Config":
     return config
 
 
+@cache
+def _scripts() -> "ScriptDirectory":
+    """Our migrations; they are code, and so are read once, though probes ask each few seconds."""
+    from alembic.script import ScriptDirectory
+
+    return ScriptDirectory.from_config(_config())
+
+
 def _release(connection: Connection) -> int | None:
     """The release of the database's newest migration, of which we may have no script."""
     if not inspect(connection).has_table(schema_release.name):
         return None
     number: int | None = connection.scalar(select(func.max(schema_release.c.number)))
     return number
-
-
-def _release_of_head(scripts: object) -> int:
-    """The release of our newest migration, as its script says."""
-    from alembic.script import ScriptDirectory
-
-    assert isinstance(scripts, ScriptDirectory)
-    head = scripts.get_current_head()
-    assert head is not None
-    return int(scripts.get_revision(head).module.RELEASE)

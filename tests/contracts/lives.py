@@ -42,7 +42,7 @@ def new_job(number: int = 1, key: str | None = None, **changes: Any) -> NewJob:
     return NewJob(job_id(number), key or f"key-{number}", "user:eva", a_spec(**changes))
 
 
-def wrote(job: Job, step: int, attempt: int = 1) -> CheckpointWritten:
+def wrote(job: Job | NewJob, step: int, attempt: int = 1) -> CheckpointWritten:
     ref = CheckpointRef(
         path=checkpoint_folder(job.id, "finetune", step, attempt),
         manifest_sha256="ab" * 32,

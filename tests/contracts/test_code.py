@@ -11,11 +11,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from fsspec.implementations.local import LocalFileSystem
 
 from service.cli import packing
 from service.cli.packing import pack
 from service.control.code import Code
-from service.domain.errors import BadInput
+from service.domain.errors import BadInput, Unreachable
 from workers.contract.code import pack_file, pack_name, sha256_of_pack
 from workers.contract.outcome import ConfigFailure, StorageFailure
 from workers.models.code import use_code
@@ -61,6 +62,44 @@ def test_what_was_packed_is_there_on_the_workers_and_can_be_imported(tmp_path: P
     assert sys.path[-1] == str(folder), "it hides nothing of ours"
     assert os.environ["PYTHONPATH"].split(os.pathsep) == ["before", str(folder)]
     assert use_code(name, "/nowhere", tmp_path / "cache") == folder, "it is unpacked once"
+
+
+def test_a_pack_is_found_whole_or_not_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its name says what its bytes are: half of it under that name would stay there for ever."""
+    content = b"a pack"
+    sha256 = hashlib.sha256(content).hexdigest()
+    code, place = Code(str(tmp_path)), tmp_path / pack_file(sha256)
+    write = LocalFileSystem.pipe_file
+
+    def cut_off(files: LocalFileSystem, path: str, value: bytes) -> None:
+        write(files, path, value[:3])
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LocalFileSystem, "pipe_file", cut_off)
+        with pytest.raises(Unreachable, match="No space left"):
+            code.put(sha256, content)
+    assert [path.read_bytes() for path in place.parent.iterdir()] == [b"a p"], "the fault fired"
+    with pytest.raises(BadInput, match="is not on the storage"):
+        code.check(pack_name(sha256))
+    code.put(sha256, content)
+    assert place.read_bytes() == content
+
+
+def test_a_storage_whose_library_has_errors_of_its_own_is_unreachable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class EndpointConnectionError(Exception):
+        """As an object store's: it is no OSError."""
+
+    def away(*_: object, **__: object) -> None:
+        raise EndpointConnectionError("could not connect")
+
+    monkeypatch.setattr(LocalFileSystem, "exists", away)
+    with pytest.raises(Unreachable, match="could not connect"):
+        Code(str(tmp_path)).check(pack_name("0" * 64))
 
 
 def test_the_same_files_make_the_same_pack(tmp_path: Path) -> None:

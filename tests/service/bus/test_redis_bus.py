@@ -2,6 +2,7 @@
 
 import threading
 import time
+import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -144,8 +145,11 @@ def test_without_a_redis_a_server_starts_and_says_so(
     assert sum("Redis is away" in line for line in caplog.messages) == 1
 
 
-@pytest.mark.parametrize("url", ["localhost:6379", "http://redis:6379", "redis://host:port/0"])
-def test_a_url_of_no_redis_is_refused_by_its_variable(url: str) -> None:
+@pytest.mark.parametrize(
+    "url", ["localhost:6379", "http://redis:6379", "redis://host:port/0", "redis://u:secret/x@h:1"]
+)
+def test_a_url_of_no_redis_is_refused_by_its_variable_and_not_shown(url: str) -> None:
     with pytest.raises(BadInput, match="STRATA_REDIS_URL") as caught:
         RedisBus(url)
     assert caught.value.remedy
+    assert "secret" not in "".join(traceback.format_exception(caught.value))

@@ -2,6 +2,7 @@
 
 import socket
 import threading
+import traceback
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -16,7 +17,7 @@ from service.store.engine import database_now, open_engine, reading, writing
 from service.store.store import Store
 from service.store.tables import metadata, schema_release
 from tests.clock import ManualClock
-from tests.contracts.lives import new_job
+from tests.contracts.lives import TOLD_AT, new_job, wrote
 
 DEADLINE_SECONDS = 30.0
 
@@ -34,6 +35,13 @@ def engine(database_url: str) -> Iterator[Engine]:
 def test_a_url_that_is_no_database_of_ours_is_refused_with_what_to_write(url: str) -> None:
     with pytest.raises(BadInput, match=r"STRATA_DATABASE_URL.*write sqlite:///"):
         open_engine(url)
+
+
+def test_a_url_that_is_refused_is_not_shown() -> None:
+    url = "postgresql://eva:one@host:secret/strata"  # an @ that is not URL-encoded
+    with pytest.raises(BadInput) as caught:
+        open_engine(url)
+    assert "secret" not in "".join(traceback.format_exception(caught.value))
 
 
 def test_an_acknowledged_write_on_sqlite_survives_power_loss_and_readers_do_not_wait(
@@ -109,8 +117,9 @@ def test_a_reader_sees_no_write_that_is_not_committed_and_does_not_wait_for_it(
 
 def test_a_foreign_key_is_kept(engine: Engine) -> None:
     store = Store(engine)
-    with pytest.raises(IntegrityError), store.write() as tx:
-        tx.notice(new_job().id, None, "gang", "of_no_job", "...")
+    with pytest.raises(IntegrityError) as caught, store.write() as tx:
+        tx.notice(new_job().id, None, "gang", "of_no_job", "a secret")
+    assert "secret" not in str(caught.value), "it would come into the log"
 
 
 def test_a_value_that_does_not_fit_is_bad_input_and_not_a_failure_of_ours(
@@ -121,6 +130,11 @@ def test_a_value_that_does_not_fit_is_bad_input_and_not_a_failure_of_ours(
     store = Store(engine)
     with pytest.raises(BadInput, match="too long"), store.write() as tx:
         tx.add_job(new_job(key="k" * 300))
+
+
+def test_a_number_beyond_the_databases_is_bad_input(engine: Engine) -> None:
+    with pytest.raises(BadInput, match="can't hold a value"), Store(engine).write() as tx:
+        tx.add_checkpoint(new_job().id, wrote(new_job(), 2**63), TOLD_AT)
 
 
 def test_a_database_without_a_schema_says_what_to_run(empty_database_url: str) -> None:
