@@ -1,26 +1,29 @@
 """Layers that keep only their input for the backward pass and compute the rest of it anew then."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from workers.models.layered import Layered
 
 
 def recompute_layers(net: Layered) -> None:
     """Make every layer of the net do so, in place; names and values stay as they are."""
-    from torch.utils.checkpoint import checkpoint
-
     for layer in net.layers.values():
-        layer.forward = partial(  # of this one object: no name of a parameter may change
-            checkpoint,
-            layer.forward,
-            use_reentrant=False,
-            context_fn=partial(_contexts, layer),
-        )
+        # Of this one object: no name of a parameter may change.
+        layer.forward = partial(_recomputed, layer, layer.forward)
+
+
+def _recomputed(layer: nn.Module, forward: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    if torch.compiler.is_compiling():  # a compiler computes values anew, and nothing moves twice
+        once: Tensor = checkpoint(forward, x, use_reentrant=False)
+        return once
+    h: Tensor = checkpoint(forward, x, use_reentrant=False, context_fn=partial(_contexts, layer))
+    return h
 
 
 def _contexts(

@@ -11,6 +11,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from workers.contract.outcome import ConfigFailure
 from workers.contract.training_spec import TrainingSpec
 from workers.parallel.mesh import Seat
 from workers.parallel.sharding import is_sharded, sharded_modules
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from torch.distributed.fsdp import FSDPModule
     from torch.nn.parallel import DistributedDataParallel
 
+NAMED_MAX = 5  # parameters that a sentence names
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -56,7 +58,7 @@ class Replicas:
             self._shards = sharded_modules(module)
         elif not seat.is_alone and not fills_gradients:
             self._wrapped = self._ddp = _ddp(self._wrapped)
-        self._has_settled = self._ddp is None
+        self._is_first = True  # of the passes
 
     def gradients(
         self,
@@ -79,22 +81,26 @@ class Replicas:
 
         Returns:
             The rank's mean loss times its share: the mean over ranks is that over all samples.
+
+        Raises:
+            ConfigFailure: the loss does not depend on some parameter; on every rank.
         """
         for parameter in self._parameters:
             parameter.grad = None
         if self._fills:
             return self._filled(x_BV, y_B, share, signals)
-        if not self._has_settled:
+        is_first, self._is_first = self._is_first, False
+        if is_first and self._ddp is not None:
             self._settle(x_BV, y_B)
         if self._compiled is not None:
             self._compiled.is_looked_at = is_looked_at
-        if self._seat.is_alone:
-            return self._accumulated(x_BV, y_B, share, scale)
         # Begun before the forward pass, so that it costs nothing but its own few microseconds.
-        agreed = dist.all_reduce(signals.marks, async_op=True)
+        agreed = None if self._seat.is_alone else dist.all_reduce(signals.marks, async_op=True)
         loss = self._accumulated(x_BV, y_B, share, scale)
-        assert agreed is not None
-        agreed.wait()
+        if agreed is not None:
+            agreed.wait()
+        if is_first:
+            self._check_gradients()
         return loss
 
     def release(self) -> None:
@@ -140,7 +146,11 @@ class Replicas:
 
         It lays them out anew after its first pass. From three ranks on the order in which numbers
         are added depends on the layout, so a resumed run would differ in its first step: seen.
+        Compiled code is passed by: it may see to gradients in another order than a pass that is
+        looked at, and hooks that watch this one must not be compiled into it.
         """
+        if self._compiled is not None:
+            self._compiled.is_looked_at = True
         buffers = [buffer.clone() for buffer in self._module.buffers()]
         devices = [self._seat.device] if self._seat.device.type == "cuda" else []
         parts = self._num_parts
@@ -149,8 +159,19 @@ class Replicas:
             torch.autograd.backward(self._forward(*first))
         for buffer, before in zip(self._module.buffers(), buffers, strict=True):
             buffer.copy_(before)
+        self._check_gradients()
         self.release()
-        self._has_settled = True
+
+    def _check_gradients(self) -> None:
+        named = self._module.named_parameters()
+        left_out = [name for name, parameter in named if parameter.grad is None]
+        if left_out:
+            more = f" and {len(left_out) - NAMED_MAX} more" if len(left_out) > NAMED_MAX else ""
+            raise ConfigFailure(
+                f"model: the loss does not depend on {', '.join(left_out[:NAMED_MAX])}{more}, or "
+                "they are frozen (requires_grad is False); leave out what is not used, and make a "
+                "buffer of what shall not be trained (register_buffer)"
+            )
 
     def _filled(self, x_BV: Tensor, y_B: Tensor, share: float, signals: Signals) -> Tensor:
         loss: Tensor = self._module(x_BV, y_B)

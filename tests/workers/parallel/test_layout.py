@@ -1,13 +1,16 @@
 """A layout that can't be is refused; layers may be computed twice and give the same."""
 
 import sys
+from copy import deepcopy
 
 import pytest
 import torch
 
+from workers.contract.model_spec import MlpModel
 from workers.contract.outcome import ConfigFailure
 from workers.contract.training_spec import TrainingSpec
-from workers.models.layered import Layer, Layered
+from workers.models.catalog import build_net
+from workers.models.layered import Layer, Layered, seeded
 from workers.parallel.layout import lay_out
 from workers.parallel.mesh import Seat
 
@@ -53,3 +56,23 @@ def test_a_layer_whose_values_are_not_kept_is_computed_again(keeps: bool, num_pa
     assert layer.weight.grad is not None
     assert layer.weight.grad.item() == pytest.approx(0.5 * (1 - 0.76159416**2))
     assert list(net.state_dict()) == ["layers.hidden-01.weight"]
+
+
+@pytest.mark.parametrize("is_compiled", [False, True])
+def test_running_statistics_move_once_where_values_are_not_kept(is_compiled: bool) -> None:
+    model = MlpModel(kind="mlp", hidden=(5, 4), normalization="batch")
+    kept = build_net(model, (6,), 3, seeded(0))
+    recomputed = deepcopy(kept)
+    lay_out(recomputed, TrainingSpec(activation_checkpointing=True), ALONE)
+    x = torch.randn(8, 6, generator=seeded(1))
+    for net in (kept, recomputed):
+        net.train()
+        forward = torch.compile(net, backend="aot_eager") if is_compiled else net
+        for _ in range(2):
+            forward(x).square().mean().backward()
+    before, after = kept.state_dict(), recomputed.state_dict()
+    assert before["layers.hidden-01.normalization.num_batches_tracked"] == 2
+    for name in before:
+        torch.testing.assert_close(after[name], before[name])
+    for one, other in zip(kept.parameters(), recomputed.parameters(), strict=True):
+        torch.testing.assert_close(other.grad, one.grad)

@@ -1,9 +1,10 @@
 """One worker needs no process group; what ranks agree on reads the same on each of them."""
 
+import pytest
 import torch
 from torch import Tensor, nn
 
-from workers.contract.outcome import StopReason
+from workers.contract.outcome import ConfigFailure, StopReason
 from workers.parallel.collectives import from_first, summed
 from workers.parallel.mesh import Seat
 from workers.parallel.replicas import Replicas
@@ -34,6 +35,21 @@ def test_gradients_are_fresh_at_every_step() -> None:
     assert not loss.requires_grad
     replicas.release()
     assert module.point.grad is None
+
+
+@pytest.mark.parametrize("is_frozen", [False, True])
+def test_a_parameter_that_gets_no_gradient_is_named(is_frozen: bool) -> None:
+    module = Quadratic()
+    if is_frozen:
+        module.point.requires_grad = False
+        module.moved = nn.Parameter(torch.zeros(1))
+        module.register_forward_hook(lambda _m, _x, loss: loss + module.moved.sum())
+    else:
+        module.unused = nn.Parameter(torch.zeros(1))
+    replicas = Replicas(module, ALONE, fills_gradients=False)
+    named = "point" if is_frozen else "unused"
+    with pytest.raises(ConfigFailure, match=rf"does not depend on {named}, or they are frozen"):
+        replicas.gradients(torch.randn(8, 3), torch.zeros(8), 1.0, Signals())
 
 
 def test_the_sum_of_all_marks_says_why_to_stop() -> None:
