@@ -151,6 +151,7 @@ def _chart(panel: Panel) -> timeseries.Panel:
             options.StackingConfig().mode(stacking.NORMAL if panel.is_stacked else stacking.NONE)
         )
         .fill_opacity(FILL_PERCENT if panel.is_stacked else 0)
+        .scale_distribution(_scale(panel))
         .line_interpolation(line.STEP_AFTER if panel.is_stepped else line.LINEAR)
         .legend(
             options.VizLegendOptions()
@@ -170,6 +171,11 @@ def _chart(panel: Panel) -> timeseries.Panel:
         fixed = DynamicConfigValue("color", {"mode": "fixed", "fixedColor": colour})
         made.override_by_name(series, [fixed])
     return made
+
+
+def _scale(panel: Panel) -> options.ScaleDistributionConfig:
+    scale, kinds = options.ScaleDistributionConfig(), common.ScaleDistribution
+    return scale.type(kinds.LOG).log(10) if panel.is_logarithmic else scale.type(kinds.LINEAR)
 
 
 def _thresholds(panel: Panel) -> parts.ThresholdsConfig:

@@ -11,7 +11,7 @@ Three things hold for every query:
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-THIRD, SIXTH = 8, 4  # of the 24 columns of Grafana's grid
+QUARTER, THIRD, SIXTH, EIGHTH = 6, 8, 4, 3  # of the 24 columns of Grafana's grid
 # Jobs come by the hour: an interval of rates may have none, and its quantiles would be gaps.
 JOBS_WINDOW = "1h"
 RATE = "$__rate_interval"
@@ -39,6 +39,7 @@ class Panel:
     colours: Mapping[str, str] = field(default_factory=dict)  # colour by series
     is_stacked: bool = False
     is_stepped: bool = False
+    is_logarithmic: bool = False
     empty: str = "no data"
 
 
@@ -55,9 +56,10 @@ def or_quiet(query: str, label: str, word: str) -> str:
     return f'{query} or on() label_replace({QUIET}, "{label}", "{word}", "", "")'
 
 
-def of_job(metric: str) -> str:
-    """Return the query for a gauge of the chosen job."""
-    return f'max({metric}{{job_id="$job"}})'
+def of_job(metric: str, by: str = "") -> str:
+    """Return the query for a gauge of the chosen job, split `by` a label."""
+    split = f" by ({by}) " if by else ""
+    return f'max{split}({metric}{{job_id="$job"}})'
 
 
 def rate_of_job(metric: str) -> str:

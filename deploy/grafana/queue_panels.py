@@ -5,6 +5,7 @@ from deploy.grafana.panels import (
     GOOD,
     JOBS_WINDOW,
     NEUTRAL,
+    QUARTER,
     WARN,
     Panel,
     or_quiet,
@@ -99,6 +100,7 @@ QUEUE = (
     Panel(
         title="CPUs",
         unit="short",
+        width=QUARTER,
         description="CPUs of all nodes. Unreachable ones belong to an agent that is silent: look "
         "at its pod and at its raylet.",
         queries={
@@ -111,6 +113,7 @@ QUEUE = (
     Panel(
         title="GPUs",
         unit="short",
+        width=QUARTER,
         description="GPUs of all nodes; zero in a cluster without. Free ones while jobs wait: "
         "`strata status JOB`.",
         queries={
@@ -121,24 +124,26 @@ QUEUE = (
         is_stepped=True,
     ),
     Panel(
+        title="Held by each queue",
+        unit="short",
+        width=QUARTER,
+        description="CPUs and GPUs that the jobs of a queue hold now.",
+        queries={
+            "{{queue}}: CPUs": "max by (queue) (strata_queue_allocated_cpus)",
+            "{{queue}}: GPUs": "max by (queue) (strata_queue_allocated_gpus)",
+        },
+        is_stepped=True,
+    ),
+    Panel(
         title="Nodes",
         unit="short",
+        width=QUARTER,
         description="Nodes by agent. Silent ones are those of an agent that has not spoken for "
         "too long; their jobs go on, and are taken for lost only later.",
         queries={
             "{{agent}}: {{state}}": "max by (agent, state) (strata_nodes)",
         },
         is_stacked=True,
-        is_stepped=True,
-    ),
-    Panel(
-        title="Held by each queue",
-        unit="short",
-        description="CPUs and GPUs that the jobs of a queue hold now.",
-        queries={
-            "{{queue}}: CPUs": "max by (queue) (strata_queue_allocated_cpus)",
-            "{{queue}}: GPUs": "max by (queue) (strata_queue_allocated_gpus)",
-        },
         is_stepped=True,
     ),
     Panel(
@@ -159,5 +164,18 @@ QUEUE = (
         queries={"{{kind}}": "max by (kind) (strata_orphans)"},
         steps=((1, WARN),),
         is_stepped=True,
+    ),
+    Panel(
+        title="Checkpoints that failed",
+        unit="short",
+        description="In the hour before. not_saved and storage: the storage; damaged: it lost "
+        "bytes, and the checkpoint before was taken; refused: another job's or a forged one.",
+        queries={
+            "{{reason}}": or_quiet(
+                f"sum by (reason) (increase(strata_checkpoint_failures_total[{JOBS_WINDOW}]))",
+                "reason",
+                "none",
+            )
+        },
     ),
 )

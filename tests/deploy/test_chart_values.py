@@ -45,6 +45,7 @@ OF_KUBERNETES = {
         ("agent.tokenKey=a/b", "/agent/tokenKey"),
         ("networkPolicy.serverPorts={http}", "/networkPolicy/serverPorts/0"),
         ("metrics.serviceMonitor.interval=15", "/metrics/serviceMonitor/interval"),
+        ("metrics.layers=1000", "/metrics/layers"),
         ("surprise=1", "surprise"),
     ],
 )
