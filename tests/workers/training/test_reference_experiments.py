@@ -22,6 +22,7 @@ def _arm(
     num_layers: int,
     pretraining: dict[str, Any] | None = None,
     data: dict[str, Any] = DIGITS,
+    training: dict[str, Any] | None = None,
     **model: Any,
 ) -> Recipe:
     options = {"activation": "sigmoid", "init": "lecun_uniform", **model}
@@ -29,7 +30,7 @@ def _arm(
         data=data,
         model={"kind": "mlp", "hidden": [100] * num_layers, **options},
         pretraining=pretraining and {"epochs": 40, "batch_size": 100, **pretraining},
-        training={"epochs": 100, "batch_size": 100},
+        training=training or {"epochs": 100, "batch_size": 100},
     )
 
 
@@ -66,6 +67,36 @@ def test_gaussian_visible_units_rescue_a_deep_net(tmp_path: Path) -> None:
     gaussian = RBM | {"visible": "gaussian", "lr": [0.01] + [0.1] * 9}
     attempt = run_alone(launch(_arm(10, gaussian, DIGITS | {"scale": "standardize"}), tmp_path))
     assert attempt.outcome.metrics["test_error"] < 8.0
+
+
+OTHER_WAYS: dict[str, dict[str, Any]] = {
+    "salt and pepper": {"corruption": "salt_and_pepper"},
+    "gaussian noise": {"corruption": "gaussian"},
+    "untied": {"tied_weights": False},
+    "sparse": {"sparsity_target": 0.1},
+    "contractive": {"corruption": "none", "contractive_penalty": 0.1},
+}
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("way", OTHER_WAYS)
+def test_every_kind_of_autoencoder_rescues_a_deep_net(way: str, tmp_path: Path) -> None:
+    attempt = run_alone(launch(_arm(10, BCE | OTHER_WAYS[way]), tmp_path))
+    assert attempt.outcome.metrics["test_error"] < 8.0
+
+
+@pytest.mark.soak
+def test_rectified_hidden_units_leave_a_deep_relu_net_that_learns(tmp_path: Path) -> None:
+    rectified = RBM | {"visible": "gaussian", "hidden": "relu", "lr": 0.001}
+    training = {
+        "epochs": 100,
+        "batch_size": 100,
+        "optimizer": {"name": "sgd", "lr": 0.02, "momentum": 0.9},
+        "schedule": {"name": "cosine"},
+    }
+    data = DIGITS | {"scale": "standardize"}
+    arm = _arm(10, rectified, data, training, activation="relu")
+    assert run_alone(launch(arm, tmp_path)).outcome.metrics["test_error"] < 8.0
 
 
 def test_four_times_xavier_needs_no_pretraining(tmp_path: Path) -> None:
