@@ -11,6 +11,7 @@ from tests.deploy.chart import (
     CI,
     ELSEWHERE,
     FILES,
+    RELEASE,
     REPOSITORY,
     RESTRICTED,
     Manifest,
@@ -19,6 +20,7 @@ from tests.deploy.chart import (
     pod_templates,
     render,
 )
+from tests.deploy.command_line import parse
 
 pytestmark = pytest.mark.tools
 
@@ -175,3 +177,15 @@ def test_a_claim_of_its_own_survives_an_uninstall() -> None:
         if "persistentVolumeClaim" in volume
     }
     assert mounted == {claim["metadata"]["name"]}
+
+
+@each_file
+def test_the_notes_say_what_strata_understands(file: Path, tmp_path: Path) -> None:
+    done = helm("install", RELEASE, str(CHART), "--values", str(file), "--dry-run=client")
+    assert done.returncode == 0, done.stderr
+    notes = done.stdout.partition("\nNOTES:\n")[2]
+    (tmp_path / "job.yaml").touch()
+    lines = re.findall(r"^.*?\bstrata ((?:tokens|nodes|submit)\b[^)\n]*)", notes, re.MULTILINE)
+    assert len(lines) == 4
+    for line in lines:
+        parse(line.replace("$USER", "eva").replace("job.yaml", f"{tmp_path}/job.yaml").split())

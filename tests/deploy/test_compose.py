@@ -7,11 +7,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import click
 import pytest
 import yaml
 
-from service.cli.main import COMMANDS, LazyGroup
+from tests.deploy.command_line import parse
 
 ROOT = Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / "deploy"
@@ -125,17 +124,6 @@ def test_every_command_is_one_that_strata_understands(resolved: dict[str, Any]) 
     assert len(lines) == 6  # two servers, the migration, two tokens, the agent
     for line in lines:
         parse(line.split())
-
-
-def parse(words: list[str]) -> None:
-    """Read the words as the command line does, but run nothing; fail at an unknown option."""
-    assert words[0] in COMMANDS, words
-    command = LazyGroup("strata").get_command(click.Context(click.Command("strata")), words[0])
-    rest = words[1:]
-    while isinstance(command, click.Group):
-        command = command.commands[rest.pop(0)]
-    assert command is not None
-    command.make_context(command.name, rest)
 
 
 def test_the_images_of_others_are_pinned(resolved: dict[str, Any]) -> None:
