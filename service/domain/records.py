@@ -31,7 +31,6 @@ class Reason(StrEnum):
     RESERVED = "reserved"
     CLAIMED = "claimed"
     STARTED = "started"
-    STOP_ASKED = "stop_asked"
     OUTCOME = "outcome"
     RETRY = "retry"
     PROVED_GONE = "proved_gone"
@@ -39,7 +38,6 @@ class Reason(StrEnum):
     START_TIMEOUT = "start_timeout"
     SILENT = "silent"
     OWNER = "owner"  # its owner asked for it
-    NOTICE = "notice"  # something the gang noticed
 
 
 @dataclass(frozen=True, slots=True)

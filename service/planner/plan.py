@@ -36,6 +36,8 @@ class _Pass:
 
     def _consider(self, job: Pending) -> None:
         now_ms = self._snapshot.now_ms
+        if job.is_draining:
+            return self._wait(job, Reason.DRAINING, reasons.draining(job.attempt))
         if job.not_before_ms is not None and job.not_before_ms > now_ms:
             sentence = reasons.backing_off(job.not_before_ms)
             return self._wait(job, Reason.BACKING_OFF, sentence)

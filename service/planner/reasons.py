@@ -57,6 +57,11 @@ def behind(job_id: str) -> str:
     return f"job {job_id[-ID_CHARS:]} is due first on the same nodes"
 
 
+def draining(attempt: int) -> str:
+    """Its own last attempt is in its way."""
+    return f"attempt {attempt} has ended, but not yet every process of it"
+
+
 def backing_off(not_before_ms: int) -> str:
     """A retry waits a little; an instant, not a span, so that the sentence stays the same."""
     return f"tries again at {_clock(not_before_ms)}"

@@ -37,7 +37,7 @@ class Running:
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """A queued job whose last attempt no longer stands in the way."""
+    """A queued job."""
 
     job_id: JobId
     seq: int
@@ -50,9 +50,8 @@ class Pending:
     workers: int
     cpus_per_worker: int
     gpus_per_worker: int
-    avoid_nodes: frozenset[str] = (
-        frozenset()
-    )  # where the last attempt failed to start: others first
+    avoid_nodes: frozenset[str] = frozenset()  # where the last attempt failed: others first
+    is_draining: bool = False  # the last attempt is not proved gone, and stands in the way
 
 
 @dataclass(frozen=True, slots=True)

@@ -125,7 +125,12 @@ class Store(Questions):
                 .where(not_gone)
             ).all()
             waiting = connection.execute(
-                select(jobs, attempts.c.ranks, attempts.c.failure.label("last_failure"))
+                select(
+                    jobs,
+                    attempts.c.ranks,
+                    attempts.c.failure.label("last_failure"),
+                    attempts.c.state.label("last_state"),
+                )
                 .outerjoin(
                     attempts,
                     (attempts.c.job_id == jobs.c.id) & (attempts.c.number == jobs.c.attempt),
@@ -135,12 +140,11 @@ class Store(Questions):
         # Sorted here: asked for rows in order, SQLite walks the whole table instead of the index.
         held = sorted(held, key=lambda row: (row.job_id, row.number))
         waiting = sorted(waiting, key=lambda row: row.seq)
-        standing_in_the_way = {row.job_id for row in held if row.state in OPEN_ATTEMPT_STATES}
         return Snapshot(
             now_ms=_milliseconds(now),
             nodes=tuple(Node(row.node_id, row.agent, row.cpus, row.gpus) for row in places),
             running=tuple(map(_running, held)),
-            pending=tuple(_pending(row) for row in waiting if row.id not in standing_in_the_way),
+            pending=tuple(map(_pending, waiting)),
         )
 
     def take_lead(self, name: str, holder: str, lease_seconds: float) -> Leadership | None:
@@ -209,4 +213,5 @@ def _pending(row: Row[Any]) -> Pending:
         cpus_per_worker=row.cpus_per_worker,
         gpus_per_worker=row.gpus_per_worker,
         avoid_nodes=frozenset(share.node_id for share in _shares(to_avoid or ())),
+        is_draining=row.last_state in OPEN_ATTEMPT_STATES,
     )

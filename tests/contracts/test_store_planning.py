@@ -67,14 +67,15 @@ def test_only_queued_jobs_are_pending_in_the_order_of_submission(
     assert [one.job_id for one in store.snapshot().pending] == [first.id, last.id]
 
 
-def test_a_queued_job_whose_last_attempt_is_open_is_not_pending(store: Store, lives: Lives) -> None:
+def test_a_queued_job_whose_last_attempt_is_open_is_draining(store: Store, lives: Lives) -> None:
     job, attempt = lives.running()
     attempt = lives.move(attempt, AttemptMove.STOP)
     lives.move_job(job, JobMove.REQUEUE)
-    assert store.snapshot().pending == ()
+    [pending] = store.snapshot().pending
+    assert (pending.attempt, pending.is_draining) == (1, True)
     lives.move(attempt, AttemptMove.BURY)
     [pending] = store.snapshot().pending
-    assert pending.attempt == 1
+    assert (pending.attempt, pending.is_draining) == (1, False)
 
 
 def test_a_queued_job_whose_last_attempt_is_lost_is_pending_and_its_nodes_stay_held(

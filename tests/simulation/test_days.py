@@ -155,6 +155,7 @@ def test_a_planner_that_forgets_lost_gangs_is_caught(monkeypatch: pytest.MonkeyP
 
 
 def test_a_leader_that_writes_without_its_term_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tests.simulation.flaky_store.FREEZE_SHARE", 0.5)  # each seed meets it then
     write = FlakyStore.write
     monkeypatch.setattr(FlakyStore, "write", lambda self, _leader=None: write(self))
     with pytest.raises(AssertionError, match="is overfull"):

@@ -80,6 +80,13 @@ def test_a_gang_that_never_fits_blocks_nobody() -> None:
     )
 
 
+def test_a_job_whose_last_attempt_is_in_its_way_blocks_nobody_and_says_so() -> None:
+    planned = plan(world([node("n1", 4)], [pending(1, cpus=4, is_draining=True), pending(2)]))
+    assert started(planned) == [2]
+    assert planned.waits[0].reason is Reason.DRAINING
+    assert planned.waits[0].sentence == "attempt 1 has ended, but not yet every process of it"
+
+
 def test_a_job_that_backs_off_blocks_nobody_and_says_when_it_tries_again() -> None:
     jobs = [pending(1, cpus=4, not_before_ms=NOW_MS + 60_000), pending(2)]
     planned = plan(world([node("n1", 4)], jobs))

@@ -102,7 +102,8 @@ def check_reasons_are_true(snapshot: Snapshot, planned: Plan) -> None:
     reasons = {wait.job_id: wait.reason for wait in planned.waits}
     for job in in_order(snapshot.pending):
         able, reason = brute_force_able(snapshot, job.job_id), reasons.get(job.job_id)
-        if reason not in (Reason.BACKING_OFF, Reason.NO_NODES):
+        assert (reason is Reason.DRAINING) == job.is_draining
+        if reason not in (Reason.DRAINING, Reason.BACKING_OFF, Reason.NO_NODES):
             assert (reason is Reason.NEVER_FITS) == (not able)
         if reason is Reason.BEHIND:
             assert able <= due_first
@@ -137,6 +138,7 @@ def test_every_dense_world_gets_a_plan_that_keeps_the_rules() -> None:
         Reason.BEHIND,
         Reason.NEVER_FITS,
         Reason.BACKING_OFF,
+        Reason.DRAINING,
     }
 
 

@@ -22,6 +22,7 @@ def pending(
     priority: int = 0,
     not_before_ms: int | None = None,
     avoid: frozenset[str] = frozenset(),
+    is_draining: bool = False,
 ) -> Pending:
     return Pending(
         job_id=JobId(f"job-{seq:04d}"),
@@ -36,6 +37,7 @@ def pending(
         cpus_per_worker=cpus,
         gpus_per_worker=gpus,
         avoid_nodes=avoid,
+        is_draining=is_draining,
     )
 
 
@@ -73,6 +75,7 @@ def dense_world(seed: int) -> Snapshot:
             priority=rng.choice([0, 0, 0, 5, -5]),
             not_before_ms=rng.choice([None, None, None, NOW_MS - 1, NOW_MS + 1]),
             avoid=frozenset(rng.sample([n.id for n in nodes], rng.choice([0, 0, 1]))),
+            is_draining=rng.random() < 0.1,
         )
         for seq in range(1, rng.randint(5, 40) + 1)
     ]
