@@ -95,5 +95,5 @@ def worker_group(number: int = 0, **changes: object) -> list[str]:
     simple = {key: value for key, value in default.items() if value and key != "gpuResource"}
     return [
         f"ray.workerGroups[{number}].{key}={value}"
-        for key, value in {"minReplicas": 0, "gpus": 0, **simple, **changes}.items()
+        for key, value in {"gpus": 0, **simple, **changes}.items()
     ]

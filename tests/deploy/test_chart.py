@@ -94,8 +94,7 @@ def test_every_pod_is_a_restricted_one(file: Path) -> None:
         assert spec["securityContext"]["runAsNonRoot"] is True, name
         assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}, name
         assert spec["enableServiceLinks"] is False, name
-        if "head" not in name or file.stem != "production":  # the autoscaler asks Kubernetes
-            assert spec["automountServiceAccountToken"] is False, name
+        assert spec["automountServiceAccountToken"] is False, name
         assert not {"hostNetwork", "hostPID", "hostIPC"} & set(spec), name
         for volume in spec.get("volumes", []):
             if volume["name"] != "ca":

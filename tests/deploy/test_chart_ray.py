@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.deploy.chart import CI, RESTRICTED, of_kind, pod_templates, render, worker_group
+from tests.deploy.chart import CI, pod_templates, render, worker_group
 
 pytestmark = pytest.mark.tools
 
@@ -27,16 +27,6 @@ def test_gpus_are_asked_for_as_ray_offers_them() -> None:
     assert group["rayStartParams"]["num-gpus"] == "8"
 
 
-def test_the_autoscaler_is_as_restricted_and_reaches_kubernetes() -> None:
-    manifests = render(CI / "production.yaml")
-    options = of_kind(manifests, "RayCluster")["spec"]["autoscalerOptions"]
-    assert options["securityContext"] == RESTRICTED
-    egress = of_kind(manifests, "NetworkPolicy", "-autoscaler")["spec"]["egress"]
-    assert 6443 in [port["port"] for rule in egress for port in rule["ports"]]
-    names = [one["metadata"]["name"] for one in render(CI / "minimal.yaml")]
-    assert "strata-autoscaler" not in names
-
-
 def test_ranks_share_as_much_memory_as_their_pod_has() -> None:
     for name, pod in pod_templates(render(CI / "production.yaml")):
         if name.startswith("RayCluster"):
@@ -55,16 +45,13 @@ def test_what_ray_pods_are_made_of_names_the_cluster_and_their_number_does_not()
         assert address in agent["spec"]["containers"][0]["args"]
         return str(ray["metadata"]["name"])
 
-    scaling = "ray.autoscaling.enabled=true"
     same = [
         (name(*worker_group()), name(*worker_group(replicas=5))),
         (name(), name("images.service.tag=0.2.0")),
-        (name(scaling), name(scaling, "ray.autoscaling.idleTimeoutSeconds=60")),
     ]
     assert all(one == other for one, other in same)
     assert name() != name("images.worker.tag=0.2.0")
     assert name() != name("imagePullSecrets[0].name=registry")
-    assert name() != name(scaling)
     assert name(*worker_group()) != name(*worker_group(memory="16Gi"))
 
 

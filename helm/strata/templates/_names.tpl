@@ -46,17 +46,15 @@ helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version | quote }}
 
 {{/* KubeRay does not roll pods when a RayCluster changes. So all that they are made of is in its
 name: a change makes a new cluster beside which the old one goes, and its jobs go on there from
-their checkpoints. How many there are of a group, and how long they idle, is not in it: that is
-followed in place. */}}
+their checkpoints. How many there are of a group is not in it; KubeRay follows that by itself. */}}
 {{- define "strata.rayName" -}}
 {{- $spec := include "strata.raySpec" . | fromYaml -}}
 {{- $groups := list -}}
 {{- range $spec.workerGroupSpecs -}}
 {{- $groups = append $groups (omit . "replicas" "minReplicas" "maxReplicas") -}}
 {{- end -}}
-{{- $autoscaler := omit (default dict $spec.autoscalerOptions) "idleTimeoutSeconds" -}}
-{{- $made := list (omit $spec "workerGroupSpecs" "autoscalerOptions") $groups $autoscaler -}}
-{{- printf "%s-%s" (include "strata.fullname" . | trunc 30 | trimSuffix "-") (toJson $made | sha256sum | trunc 8) -}}
+{{- $made := set $spec "workerGroupSpecs" $groups | toJson | sha256sum | trunc 8 -}}
+{{- printf "%s-%s" (include "strata.fullname" . | trunc 30 | trimSuffix "-") $made -}}
 {{- end -}}
 
 {{- define "strata.rayAddress" -}}
