@@ -29,6 +29,7 @@ JOBS_MAX = 1280  # five seeds of the largest matrix; each job is asked for by it
 PAGE = 500  # what a server gives at once
 SPARKS = "▁▂▃▄▅▆▇█"
 SPARK_WIDTH = 30
+DULL = {"seeds": 1, "attempts": 1}  # a column tells something where one arm has another number
 
 
 @click.command()
@@ -127,8 +128,7 @@ def _print(compared: "Comparison") -> None:
     if compared.paths:
         print_table(("recipe", "differs in"), _recipes(compared))
         click.echo()
-    columns = ("result", "seeds", *compared.metrics, "epochs", "time", "attempts", "jobs")
-    print_table(columns, [_result(arm, compared.metrics) for arm in compared.arms])
+    print_table(*_results(compared))
     curves = [arm for arm in compared.arms if arm.curve]
     if curves:
         top = statistics.median(arm.curve[0][1] for arm in curves)  # one that starts high hides all
@@ -153,9 +153,22 @@ def _recipes(compared: "Comparison") -> list[tuple[str, str]]:
     return rows
 
 
-def _result(arm: "Arm", metrics: Sequence[str]) -> tuple[object, ...]:
+def _results(compared: "Comparison") -> tuple[list[str], list[list[object]]]:
+    """The columns that tell something, so that all of it fits into a narrow terminal, and rows."""
+    metrics = [name for name in compared.metrics if not _says_the_error(name, compared.metrics)]
+    columns = ["result", "seeds", *metrics, "epochs", "time", "attempts", "jobs"]
+    rows = [_result(arm, metrics) for arm in compared.arms]
+    kept = [k for k, name in enumerate(columns) if any(row[k] != DULL.get(name) for row in rows)]
+    return [columns[k] for k in kept], [[row[k] for k in kept] for row in rows]
+
+
+def _says_the_error(metric: str, metrics: Sequence[str]) -> bool:
+    return metric.endswith("_accuracy") and metric.replace("_accuracy", "_error") in metrics
+
+
+def _result(arm: "Arm", metrics: Sequence[str]) -> list[object]:
     is_whole = arm.states == ("succeeded",)
-    return (
+    return [
         arm.name if is_whole else f"{arm.name} ({', '.join(arm.states)})",
         len(arm.seeds),
         *(_figure(arm, name) for name in metrics),
@@ -163,7 +176,7 @@ def _result(arm: "Arm", metrics: Sequence[str]) -> tuple[object, ...]:
         span(arm.seconds.mean) if arm.seconds else None,
         arm.attempts,
         " ".join(map(short, arm.job_ids)) if len(arm.job_ids) <= 2 else f"{len(arm.job_ids)} jobs",
-    )
+    ]
 
 
 def _figure(arm: "Arm", name: str) -> str | None:

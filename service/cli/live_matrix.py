@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Mapping, Sequence
+from itertools import takewhile
 from typing import Any
 
 from rich.console import Console
@@ -20,7 +21,7 @@ POLL_SECONDS = 0.5
 PAGE = 500  # jobs in one answer; all members are mostly among the newest
 ROWS_AROUND = 3  # head, foot, and the cursor's line
 MOVING_FIRST = {"running": 0, "stopping": 0, "queued": 2}  # the others have ended: 1
-COLUMNS = ("job", "", "state", "stage", "epoch", "loss", "test error")
+COLUMNS = ("", "state", "stage", "epoch", "loss", "test error")
 
 
 class MatrixWatch:
@@ -101,13 +102,16 @@ class MatrixWatch:
 
     def _table(self, jobs: Sequence[dict[str, Any]]) -> Table:
         table = Table(box=None, pad_edge=False, header_style="dim")
+        shared = _shared_start([job["spec"]["name"] for job in jobs])
+        table.add_column(f"{shared}...")  # the one that a narrow terminal cuts
         for column in COLUMNS:
             table.add_column(column, no_wrap=True)
         for job in self._that_fit(jobs):
+            name = job["spec"]["name"].removeprefix(shared)
             style = STATE_STYLES.get(job["state"], "")
             error = job["metrics"].get("test_error")
             table.add_row(
-                job["spec"]["name"],
+                Text(name, no_wrap=True, overflow="ellipsis"),
                 Text(short(job["id"]), "dim"),
                 Text(job["state"], style),
                 *self._place(job),
@@ -151,6 +155,15 @@ class MatrixWatch:
             figure = "" if error is None else f", test error {error:.2f} %"
             line = f"{ended}/{len(jobs)} {job['spec']['name']} {short(job['id'])}"
             self._console.print(f"{line} {job['state']}{figure}", soft_wrap=True)
+
+
+def _shared_start(names: Sequence[str]) -> str:
+    """The words with which all names begin, mostly those of the matrix; each keeps its last one."""
+    if len(names) < 2:
+        return ""
+    words = [name.split("-")[:-1] for name in names]
+    same = takewhile(lambda column: len(set(column)) == 1, zip(*words, strict=False))
+    return "".join(f"{column[0]}-" for column in same)
 
 
 def found_jobs(door: Door, ids: Sequence[str]) -> list[dict[str, Any]]:

@@ -101,6 +101,15 @@ def test_the_tables_show_differences_figures_and_curves(capsys: pytest.CaptureFi
     assert all(line.split()[-2:] == ["2", "0.5"] for line in curves)
 
 
+def test_columns_that_tell_nothing_are_left_out(capsys: pytest.CaptureFixture[str]) -> None:
+    show_comparison(DOOR, ["id-2", "id-3"], "table")
+    several = next(line for line in capsys.readouterr().out.splitlines() if "result" in line)
+    assert several.split()[:3] == ["result", "seeds", "test_error"]
+    show_comparison(DOOR, ["id-5"], "table")
+    one = next(line for line in capsys.readouterr().out.splitlines() if "result" in line)
+    assert not {"seeds", "attempts", "test_accuracy"} & set(one.split())
+
+
 def test_machines_get_one_object(capsys: pytest.CaptureFixture[str]) -> None:
     show_comparison(DOOR, ["id-2", "id-3"], "json")
     answer = json.loads(capsys.readouterr().out)

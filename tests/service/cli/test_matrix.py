@@ -146,8 +146,23 @@ def test_a_terminal_shows_a_line_for_each_member_with_its_place(
     door: Any = MadeUp(looks=[KeyboardInterrupt(), jobs])
     MatrixWatch(read_settings({}), door, ["a", "b", "c"], holds=False).run()
     shown = capsys.readouterr().err
-    for word in ("2/11", "pretrain-02", "7/40", "name-of-b", "2.50 %"):
+    for word in ("2/11", "pretrain-02", "7/40", "name-of-...", "2.50 %"):
         assert word in shown
+
+
+def test_a_narrow_terminal_cuts_names_and_no_figure(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "80")
+    ids = ["first-" + "long-" * 12 + "end", "second"]
+    jobs = [_job(ids[0], "running"), _job(ids[1], "succeeded", test_error=2.5)]
+    door: Any = MadeUp(looks=[KeyboardInterrupt(), jobs])
+    MatrixWatch(read_settings({}), door, ids, holds=False).run()
+    shown = capsys.readouterr().err
+    for word in ("first-long-l", "2/11 pretrain-02", "7/40", "succeeded", "2.50 %"):
+        assert word in shown
+    assert "…" in shown
 
 
 def test_a_low_terminal_shows_the_members_that_move(
@@ -161,6 +176,6 @@ def test_a_low_terminal_shows_the_members_that_move(
     door: Any = MadeUp(looks=[KeyboardInterrupt(), jobs])
     MatrixWatch(read_settings({}), door, ids, holds=False).run()
     shown = capsys.readouterr().err
-    assert "name-of-40" in shown
-    assert "name-of-39" not in shown
+    assert "\n40 " in shown
+    assert "\n39 " not in shown
     assert "0 of 50 have ended" in shown
