@@ -16,15 +16,11 @@ from workers.contract.outcome import Outcome, Result, StopReason
 from workers.contract.reports import Ended, FactBody, GangStarted, Noticed, StopOrder
 from workers.gang.fact_log import FactLog, inherited, with_inherited
 from workers.gang.log_chunks import capture
+from workers.gang.oom_kills import num_oom_kills
 from workers.gang.rank import TRAIN
 from workers.gang.ray_gang import RayGang
 from workers.gang.reporter import Reporter
-from workers.gang.verdicts import (
-    failed_to_start,
-    hanging,
-    of_ends,
-    overdue,
-)
+from workers.gang.verdicts import failed_to_start, hanging, of_ends, overdue
 from workers.gang.watchdog import Watchdog, lagging
 
 POLL_SECONDS = 0.05  # how late a death, a fact or an order may be noticed
@@ -78,6 +74,7 @@ class _Watch:
         for fact in found:
             facts.add(fact)
         self._launch = with_inherited(launch, found)
+        self._oom_kills_before = num_oom_kills()
         self._gang = RayGang(self._launch, entry)
 
     def run(self) -> Outcome:
@@ -131,19 +128,22 @@ class _Watch:
 
     def _conclude(self, ends: Mapping[int, object]) -> Outcome | None:
         """Decide once all have ended well, or one has not."""
-        verdict = of_ends(self._launch, ends)
+        verdict = self._verdict(ends)
         if verdict is None:
             return None  # some rank is still on its way to the same end
         if verdict.result is Result.FAILED:
             deadline = time.monotonic() + COLLATERAL_SECONDS
             while time.monotonic() < deadline and len(ends) < self._launch.world_size:
                 ends = self._gang.ends(POLL_SECONDS)
-            verdict = of_ends(self._launch, ends) or verdict
+            verdict = self._verdict(ends) or verdict
         # A poll may be on its way that was asked before the last fact was told: so twice.
         self._hear(LAST_WORDS_SECONDS)
         self._hear(LAST_WORDS_SECONDS)
         self._tell_early()
         return verdict
+
+    def _verdict(self, ends: Mapping[int, object]) -> Outcome | None:
+        return of_ends(self._launch, ends, num_oom_kills() > self._oom_kills_before)
 
     def _check_start(self) -> Outcome | None:
         limit = self._launch.deadlines.start_seconds

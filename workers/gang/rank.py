@@ -23,6 +23,7 @@ from workers.gang.orphan import OrphanWatch
 
 TRAIN = "workers.training.run:train"
 TOLD_MAX = 10_000  # facts that wait for the driver; it asks twenty times a second
+CPU_MEMORY_WORDS = "DefaultCPUAllocator: can't allocate memory"  # torch has no class for it
 
 log = logging.getLogger(__name__)
 
@@ -104,6 +105,9 @@ class Rank:
         self._told = Told()
         self._orphan_watch = OrphanWatch(_end_orphan)
         os.environ.update(self._launch.env)
+        self._gpus = self._launch.ranks[rank].gpus
+        if self._gpus == 0:  # Ray leaves those of the node in sight
+            os.environ["CUDA_VISIBLE_DEVICES"] = ""
         # torch takes a second to import: begin while the others are still being born.
         self._imported = _Later(lambda: _load(entry))
 
@@ -147,7 +151,7 @@ class Rank:
 
         train = self._imported.get()
         self._told.phase("joining")
-        seat = join(self._rank, self._launch.world_size, meeting_point)
+        seat = join(self._rank, self._launch.world_size, meeting_point, self._gpus)
         self._told.device = str(seat.device)
         self._told.phase("joined")
         try:
@@ -193,21 +197,27 @@ def _load(entry: str) -> Callable[..., Outcome]:
 
 def failure_of(error: BaseException) -> RankEnd:
     """An exception as the end of a rank: its kind, its text and its traceback."""
-    lines = traceback.format_exception(error)
-    text = "".join(lines).rstrip().splitlines()
+    text = _sendable("".join(traceback.format_exception(error))).rstrip().splitlines()
     return RankEnd(
         failure=_kind(error),
         exception=type(error).__name__,
-        message=str(error) or type(error).__name__,
+        message=_sendable(str(error)) or type(error).__name__,
         last_lines=tuple(text[-CAUSE_LINES_MAX:]),
     )
+
+
+def _sendable(text: str) -> str:
+    """The text without halves of characters, such as a file's name may have: JSON has no such."""
+    return text.encode(errors="replace").decode()
 
 
 def _kind(error: BaseException) -> FailureKind:
     if isinstance(error, TrainingFailure):
         return error.kind
-    is_cuda_memory = type(error).__name__ == "OutOfMemoryError"  # torch's, not imported for this
-    if isinstance(error, MemoryError) or is_cuda_memory:
+    is_torch_memory = (  # torch is not imported for this
+        type(error).__name__ == "OutOfMemoryError" or CPU_MEMORY_WORDS in str(error)
+    )
+    if isinstance(error, MemoryError) or is_torch_memory:
         return FailureKind.OUT_OF_MEMORY
     if isinstance(error, ImportError):
         return FailureKind.CONFIG

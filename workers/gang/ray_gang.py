@@ -5,10 +5,11 @@ frees the group. A detached placement group would outlive it.
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import ray
-from ray.exceptions import ActorUnavailableError, GetTimeoutError, RayActorError, RayError
+from ray.exceptions import ActorUnavailableError, RayError
 from ray.util.placement_group import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
@@ -19,7 +20,7 @@ from workers.gang.rank import Rank, RankStatus
 from workers.gang.watchdog import SILENT
 
 NAMESPACE = "strata"  # an anonymous one would never find its actors again
-STACKS_SECONDS = 5.0
+STACKS_SECONDS = 5.0  # for all ranks together
 
 
 def driver_name(job_id: JobId, attempt: int) -> str:
@@ -116,13 +117,13 @@ class RayGang:
 
     def stacks(self) -> Mapping[int, Sequence[str]]:
         """Where every thread of every rank is, as far as they answer."""
-        refs = {rank: self._control(rank, "stacks") for rank in range(len(self._ranks))}
-        found: dict[int, Sequence[str]] = {}
-        for rank, ref in refs.items():
-            try:
-                found[rank] = ray.get(ref, timeout=STACKS_SECONDS)
-            except (GetTimeoutError, RayActorError):
-                found[rank] = [SILENT]
+        refs = [self._control(rank, "stacks") for rank in range(len(self._ranks))]
+        ready, _ = ray.wait(refs, num_returns=len(refs), timeout=STACKS_SECONDS)
+        found: dict[int, Sequence[str]] = dict.fromkeys(range(len(refs)), (SILENT,))
+        for rank, ref in enumerate(refs):
+            if ref in ready:
+                with suppress(RayError):  # it died meanwhile
+                    found[rank] = ray.get(ref)
         return found
 
     def end(self) -> None:

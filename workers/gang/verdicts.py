@@ -21,19 +21,32 @@ from workers.gang.watchdog import Hang
 PEER_WORDS = ("gloo", "NCCL", "Connection closed by peer", "Connection reset by peer")
 """What collectives say when another rank is gone; they have no exception class of their own."""
 COLLATERAL_MAX = 20  # kinds of errors that are listed beside the first cause
+MEMORY_ADVICE = (
+    "; lower training.batch_size, raise training.accumulate, or set "
+    "training.activation_checkpointing"
+)
 
 
-def of_ends(launch: LaunchSpec, ends: Mapping[int, object]) -> Outcome | None:
+def of_ends(
+    launch: LaunchSpec, ends: Mapping[int, object], was_oom_kill: bool = False
+) -> Outcome | None:
     """The outcome, once it can be told; None while ranks that do well have not all ended.
 
     Where several failed, a death is the cause of errors, and an error of its own is the cause of
     those in which a rank only lost its peers.
+
+    Args:
+        launch: the attempt.
+        ends: of the ranks that have ended, by rank.
+        was_oom_kill: the kernel ended some process on the first rank's node for want of memory.
     """
     parsed = {rank: _parsed(end) for rank, end in ends.items()}
     bad = {rank: end for rank, end in parsed.items() if _is_bad(end)}
     if bad:
         first = min(bad, key=lambda rank: (_distance(bad[rank]), rank))
-        outcome = _outcome(launch, first, bad[first])
+        outcome = _outcome(launch, first, bad[first], was_oom_kill)
+        if outcome.failure is FailureKind.OUT_OF_MEMORY:
+            outcome = outcome.model_copy(update={"message": outcome.message + MEMORY_ADVICE})
         others = [end for rank, end in bad.items() if rank != first]
         assert outcome.cause is not None
         cause = outcome.cause.model_copy(update={"collateral": _grouped(others)})
@@ -101,9 +114,9 @@ def _lost_a_peer(end: RankEnd) -> bool:
     return end.exception.startswith("Dist") or any(word in end.message for word in PEER_WORDS)
 
 
-def _outcome(launch: LaunchSpec, rank: int, end: RankEnd | RayError) -> Outcome:
+def _outcome(launch: LaunchSpec, rank: int, end: RankEnd | RayError, was_oom_kill: bool) -> Outcome:
     if isinstance(end, RayError):
-        return _died(launch, rank, end)
+        return _died(launch, rank, end, was_oom_kill)
     return Outcome(
         result=Result.FAILED,
         failure=FailureKind.WORKER_DIED if _lost_a_peer(end) else end.failure,
@@ -112,16 +125,15 @@ def _outcome(launch: LaunchSpec, rank: int, end: RankEnd | RayError) -> Outcome:
     )
 
 
-def _died(launch: LaunchSpec, rank: int, error: RayError) -> Outcome:
-    lost = lost_nodes(launch)
+def _died(launch: LaunchSpec, rank: int, error: RayError, was_oom_kill: bool) -> Outcome:
     node = launch.ranks[rank].node_id
-    what = f"its node {node} is gone" if node in lost else _first_sentence(error)
-    if node in lost:
-        failure = FailureKind.NODE_LOST
+    failure, what = FailureKind.WORKER_DIED, _first_sentence(error)
+    if node in lost_nodes(launch):
+        failure, what = FailureKind.NODE_LOST, f"its node {node} is gone"
     elif isinstance(error, OutOfMemoryError):  # Ray killed it before the kernel would have
         failure = FailureKind.OUT_OF_MEMORY
-    else:
-        failure = FailureKind.WORKER_DIED
+    elif was_oom_kill and node == launch.ranks[0].node_id:
+        failure, what = FailureKind.OUT_OF_MEMORY, "the kernel killed it for want of memory"
     return Outcome(
         result=Result.FAILED,
         failure=failure,

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from workers.contract.launch import Deadlines
+from workers.telemetry.listener import BEGIN_PHASE
 
 PACES_KEPT = 100  # step times that the median is taken of: enough to forget a slow beginning
-WATCHED_PHASE = (
-    "train"  # evaluation, checkpoints and set-up have no steps, but a clock of their own
-)
+WATCHED_PHASE = "train"  # evaluation, checkpoints and set-up have a clock of their own
+BEGIN_FACTOR = 20.0  # times the least limit of a step: torch.compile takes a minute and more
 SILENT = "(it does not answer)"  # stands for the stacks of a rank that is frozen, or holds the GIL
 TRAINING_FRAME = "in _train"  # the thread that trains, among those of a rank
 WAITING_FILES = ("torch/distributed/", "torch/autograd/graph.py", "workers/parallel/replicas.py")
@@ -47,9 +47,8 @@ class Watchdog:
         self._deadlines = deadlines
         self._steps: tuple[int, ...] = ()
         self._moved_at: float | None = None
-        self._resting: tuple[
-            int | str, ...
-        ] = ()  # steps and phases, while some rank does not train
+        # Steps and phases, while some rank does not train.
+        self._resting: tuple[int | str, ...] = ()
         self._rests_since = 0.0
         self._paces: deque[float] = deque(maxlen=PACES_KEPT)
 
@@ -61,6 +60,8 @@ class Watchdog:
         """
         if any(phase != WATCHED_PHASE for phase in phases):
             self._moved_at = None
+            if BEGIN_PHASE in phases:  # of another stage, which has another pace
+                self._paces.clear()
             return self._look_at_phases(steps, phases, now)
         self._resting = ()
         if self._moved_at is None or tuple(steps) != self._steps:
@@ -82,6 +83,8 @@ class Watchdog:
             self._resting, self._rests_since = (*steps, *phases), now
             return None
         waited, limit = now - self._rests_since, self._deadlines.phase_seconds
+        if set(phases) <= {BEGIN_PHASE, WATCHED_PHASE}:
+            limit = min(limit, BEGIN_FACTOR * self._deadlines.hang_seconds_min)
         if waited <= limit:
             return None
         inside = [rank for rank, phase in enumerate(phases) if phase != WATCHED_PHASE]
@@ -94,14 +97,17 @@ class Watchdog:
 
 
 def lagging(steps: Sequence[int], stacks: Mapping[int, Sequence[str]]) -> int | None:
-    """The rank for which the others wait; None where all of them wait.
+    """The rank for which the others wait; None where all of them wait, or none is seen to.
 
     Mostly all stand after the same step: one is somewhere of its own, the others in a collective.
+    On GPUs a collective only seems to return, and all ranks wait wherever they next need a value.
     """
     behind = _behind(steps)
     silent = [rank for rank in behind if SILENT in stacks[rank]]
+    if silent or len(behind) == 1:
+        return (silent or behind)[0]
     elsewhere = [rank for rank in behind if not _waits(stacks[rank])]
-    return next(iter([*silent, *elsewhere]), behind[0] if len(behind) == 1 else None)
+    return elsewhere[0] if 0 < len(elsewhere) < len(behind) else None
 
 
 def _behind(steps: Sequence[int]) -> list[int]:

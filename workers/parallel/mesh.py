@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import torch
 import torch.distributed as dist
 
+from workers.contract.outcome import ConfigFailure
+
 
 @dataclass(frozen=True)
 class Seat:
@@ -25,13 +27,32 @@ class Seat:
         return self.world_size == 1
 
 
-def join(rank: int, world_size: int, init_method: str) -> Seat:
+def join(rank: int, world_size: int, init_method: str, gpus: int = 0) -> Seat:
     """Join the process group; returns when every rank is there.
 
     Collectives on GPU tensors run over NCCL, on CPU tensors over gloo: what ranks agree on beside
     the training stays on the CPU, so that it never waits for the GPU.
+
+    Args:
+        rank: of this process.
+        world_size: how many ranks there are.
+        init_method: where they meet, as torch.distributed knows it.
+        gpus: how many this rank was given; without one it trains on the CPU, whatever it sees.
+
+    Raises:
+        ConfigFailure: it was given several GPUs, or one that torch can't use.
     """
-    on_gpu = torch.cuda.is_available()
+    if gpus > 1:
+        raise ConfigFailure(
+            f"resources.gpus_per_worker: a worker trains on one GPU, not on {gpus}; ask for more "
+            "workers with one each"
+        )
+    on_gpu = gpus == 1
+    if on_gpu and not torch.cuda.is_available():
+        raise ConfigFailure(
+            "resources.gpus_per_worker: the worker was given a GPU, but its torch "
+            f"({torch.__version__}) sees none; install a build of torch that fits the GPU's driver"
+        )
     device = torch.device("cuda", 0) if on_gpu else torch.device("cpu")  # a rank sees its own only
     if on_gpu:
         torch.cuda.set_device(device)

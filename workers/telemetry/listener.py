@@ -4,6 +4,8 @@ from typing import Protocol
 
 from workers.contract.reports import FactBody, ProfileOrder, StopOrder
 
+BEGIN_PHASE = "begin"  # a stage's first steps, in which libraries load and compilers compile
+
 
 class Listener(Protocol):
     """Kept by a rank actor; a plain recorder in tests. Calls are cheap and never block.
@@ -18,7 +20,7 @@ class Listener(Protocol):
         """Say that `step` optimizer steps of the job are done on this rank."""
 
     def phase(self, name: str) -> None:
-        """Say what this rank is doing: "setup", "train", "evaluate", "checkpoint", ..."""
+        """Say what this rank is doing: "setup", "begin", "train", "evaluate", "checkpoint"..."""
 
     def stop_order(self) -> StopOrder | None:
         """The order to stop, once there is one; ranks may see it at different steps."""

@@ -22,6 +22,7 @@ from workers.parallel.signals import Agreed, Signals
 from workers.stages.catalog import StagePlan
 from workers.stages.handover import Inputs
 from workers.telemetry.diagnostics import Diagnostics, Look
+from workers.telemetry.listener import BEGIN_PHASE
 from workers.telemetry.utilization import Utilization
 from workers.training.course import Course
 from workers.training.evaluate import evaluate
@@ -29,6 +30,9 @@ from workers.training.keep import Trained, before_update, is_due, non_finite, sa
 from workers.training.position import Position
 from workers.training.progress import ProgressClock
 from workers.training.schedule import lr_at, momentum_at
+
+# One that is looked at is not compiled, the next one is, and so may be one of another size.
+BEGIN_STEPS = 3
 
 
 class StageLoop:
@@ -84,8 +88,9 @@ class StageLoop:
             NonFiniteFailure: the loss or a weight is no number any more; on every rank.
             StorageFailure: a checkpoint was refused; on every rank.
         """
-        self._course.listener.phase("train")
+        self._course.listener.phase(BEGIN_PHASE)
         begun_at, seconds_before = time.perf_counter(), self.position.seconds
+        trains_from = self.position.stage_step + BEGIN_STEPS
         is_over = False
         stop: StopReason | None = None
         while not is_over and stop is None:
@@ -94,6 +99,8 @@ class StageLoop:
                 agreed = self._step()
             stop = agreed.stop
             self._course.listener.advance(self._plan.first_step + self.position.stage_step)
+            if self.position.stage_step == trains_from:
+                self._course.listener.phase("train")
             self._look_back()
             is_over = self._is_over()
             if is_over:

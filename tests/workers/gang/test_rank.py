@@ -1,6 +1,7 @@
 """What a rank keeps for its driver, and what it makes of an exception."""
 
 import importlib
+import os
 
 import pytest
 
@@ -14,7 +15,7 @@ from workers.contract.outcome import (
 )
 from workers.contract.reports import Noticed, StopOrder
 from workers.gang import rank
-from workers.gang.rank import Told, failure_of
+from workers.gang.rank import RankEnd, Told, failure_of
 
 NOTICED = Noticed(code="x", sentence="X.")
 
@@ -39,6 +40,7 @@ def missing() -> BaseException:
         (NonFiniteFailure("x"), FailureKind.NON_FINITE),
         (MemoryError("x"), FailureKind.OUT_OF_MEMORY),
         (OutOfMemoryError("x"), FailureKind.OUT_OF_MEMORY),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: 9"), FailureKind.OUT_OF_MEMORY),
         (missing(), FailureKind.CONFIG),
         (SystemExit(3), FailureKind.USER_ERROR),
         (ValueError("x"), FailureKind.USER_ERROR),
@@ -50,6 +52,12 @@ def test_an_exception_has_its_kind(error: BaseException, kind: FailureKind) -> N
 
 def test_an_exception_without_words_is_called_by_its_name() -> None:
     assert failure_of(ValueError()).message == "ValueError"
+
+
+def test_a_name_that_is_no_text_travels_all_the_same() -> None:
+    end = failure_of(ValueError(os.fsdecode(b"no such file: \xff.png")))
+    assert RankEnd.model_validate_json(end.model_dump_json()).message == "no such file: ?.png"
+    assert end.last_lines[-1] == "ValueError: no such file: ?.png"
 
 
 def test_what_is_told_is_given_once_and_in_order() -> None:

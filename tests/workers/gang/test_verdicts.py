@@ -6,6 +6,7 @@ import pytest
 from ray.exceptions import ActorDiedError
 
 from tests.workers.gang.launches import launch
+from workers.contract.launch import RankPlacement
 from workers.contract.outcome import FailureKind, Outcome, Result
 from workers.gang import verdicts
 from workers.gang.rank import RankEnd
@@ -56,6 +57,22 @@ def test_a_death_with_its_node_is_a_lost_node(
     outcome = verdicts.of_ends(launch(tmp_path), {1: ActorDiedError()})
     assert outcome is not None
     assert outcome.failure is FailureKind.NODE_LOST
+
+
+def test_a_death_for_want_of_memory_says_what_to_lower(tmp_path: Path) -> None:
+    on_one_node = tuple(RankPlacement(rank=r, node_id="n0", cpus=1, gpus=0) for r in range(2))
+    near, far = launch(tmp_path, ranks=on_one_node), launch(tmp_path)
+    died = {1: ActorDiedError()}
+    outcome = verdicts.of_ends(near, died, was_oom_kill=True)
+    assert outcome is not None
+    assert outcome.failure is FailureKind.OUT_OF_MEMORY
+    assert outcome.message.startswith(
+        "rank 1 died: the kernel killed it for want of memory; lower training.batch_size"
+    )
+    for spec, was_oom_kill in ((near, False), (far, True)):  # of another node nothing is known
+        outcome = verdicts.of_ends(spec, died, was_oom_kill)
+        assert outcome is not None
+        assert outcome.failure is FailureKind.WORKER_DIED
 
 
 def test_an_error_of_its_own_goes_before_a_lost_peer(tmp_path: Path) -> None:

@@ -43,6 +43,22 @@ def test_other_phases_rest_the_clock(dog: Watchdog, phase: str) -> None:
     assert dog.look([7, 7], TRAIN, 1032.0) is not None
 
 
+def test_the_first_steps_of_a_stage_may_take_long_and_those_of_the_last_are_forgotten(
+    dog: Watchdog,
+) -> None:
+    for n in range(9):
+        dog.look([n, n], TRAIN, 20.0 * n)  # slow ones, for which the limit was 100 s
+    assert dog.look([8, 8], ["begin", "train"], 200.0) is None
+    assert dog.look([8, 8], ["begin", "train"], 800.0) is None
+    hang = dog.look([8, 8], ["begin", "train"], 801.0)
+    assert hang is not None
+    assert "limit 600 s of 'begin'" in hang.sentence
+    assert dog.look([9, 9], TRAIN, 900.0) is None
+    hang = dog.look([9, 9], TRAIN, 931.0)
+    assert hang is not None
+    assert hang.limit_seconds == 30.0
+
+
 @pytest.mark.parametrize("phase", ["evaluate", "checkpoint", "setup"])
 def test_a_phase_has_a_clock_of_its_own(phase: str) -> None:
     dog = Watchdog(Deadlines(phase_seconds=600.0))
@@ -82,6 +98,7 @@ WORKS = [*WAITS[:5], '  File "/x/data.py", line 7 in rows', WAITS[6]]
         ([7, 7, 7], [WAITS, WAITS, [SILENT]], 2),
         ([7, 7, 7], [WAITS, WORKS, [SILENT]], 2),
         ([7, 7, 7], [WAITS, WAITS, WAITS], None),
+        ([7, 7, 7], [WORKS, WORKS, WORKS], None),
         ([8, 7, 7], [WORKS, WAITS, WORKS], 2),
         ([8, 7, 8], [WORKS, WAITS, WAITS], 1),
     ],
