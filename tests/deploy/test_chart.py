@@ -1,5 +1,6 @@
 """The chart: what it renders is valid and hardened, and holds no secret."""
 
+import json
 import re
 from pathlib import Path
 
@@ -77,6 +78,8 @@ def test_names_are_unique(file: Path) -> None:
 def test_no_secret_is_rendered_and_no_variable_holds_one(file: Path) -> None:
     manifests = render(file)
     assert "Secret" not in {one["kind"] for one in manifests}
+    with_password = re.compile(r"://[^/\s\"]*:[^/\s\"]*@")
+    assert not [one for one in manifests if with_password.search(json.dumps(one))]
     secret = re.compile("TOKEN|PASSWORD|SECRET|DATABASE_URL|REDIS_URL|KEY")
     for name, pod in pod_templates(manifests):
         for container in pod["spec"]["containers"]:
