@@ -9,8 +9,8 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from service.domain.records import Attempt, Event, Job, Measurement, Stage
-from workers.contract.reports import StageKind
+from service.domain.records import Attempt, Event, Job, Measurement
+from workers.contract.reports import Progress
 from workers.contract.wire import JobId
 
 STARVED = 0.3  # of a step's time that waits for data: faster data would help more than anything
@@ -67,12 +67,26 @@ class Diagnosis:
 def diagnose(
     job: Job,
     attempts: Sequence[Attempt],
-    stages: Sequence[Stage],
+    *,
+    finetune: int | None,
+    first: Measurement | None,
     curve: Sequence[Measurement],
     events: Sequence[Event],
 ) -> Diagnosis:
-    """Put together what is known; `curve` and `events` are in order."""
-    verdicts = [*_told(events), *_standing(stages, curve), *_starved(curve), *_failed(attempts)]
+    """Put together what is known.
+
+    Args:
+        job: the job.
+        attempts: all of its own.
+        finetune: the index of its fine-tuning, once that began.
+        first: the first line of the fine-tuning.
+        curve: the newest lines, in order; the first one need not be among them.
+        events: what was said, in order.
+    """
+    verdicts = [*_told(events), *_starved(curve), *_failed(attempts)]
+    if first is not None:
+        lines = [line.progress for line in curve if line.progress.stage_index == finetune]
+        verdicts += _standing(first.progress, lines)
     looks = [line for line in curve if any("." in name for name in line.progress.metrics)]
     last = looks[-1].progress if looks else None
     return Diagnosis(
@@ -90,20 +104,23 @@ def _told(events: Sequence[Event]) -> Iterator[Verdict]:
         yield Verdict(code, sentence)
 
 
-def _standing(stages: Sequence[Stage], curve: Sequence[Measurement]) -> Iterator[Verdict]:
-    """A loss of the fine-tuning that has not come down, and does not move any more."""
-    indexes = {stage.index for stage in stages if stage.kind is StageKind.FINETUNE}
-    lines = [line.progress for line in curve if line.progress.stage_index in indexes]
-    losses = [line.loss for line in lines if line.loss is not None and math.isfinite(line.loss)]
-    if len(losses) < LINES_MIN:
+def _standing(first: Progress, lines: Sequence[Progress]) -> Iterator[Verdict]:
+    """A loss that has not come down since its first line, and does not move any more."""
+    known = [
+        (line.step, line.loss)
+        for line in lines
+        if line.loss is not None and math.isfinite(line.loss)
+    ]
+    if len(known) < LINES_MIN or first.loss is None:
         return
-    tail = losses[-round(len(losses) * TAIL) :]
+    since_step = known[-round(len(known) * TAIL)][0]
+    tail = [loss for step, loss in known if step >= since_step]
     is_still = max(tail) - min(tail) <= STILL * max(abs(max(tail)), 1e-12)
-    if is_still and tail[-1] > LEARNED * losses[0]:
+    if is_still and tail[-1] > LEARNED * first.loss:
         yield Verdict(
             "plateau",
-            f"The loss began at {losses[0]:.4g} and stands at {tail[-1]:.4g}: it has not moved by "
-            f"more than {STILL:.0%} since step {lines[-len(tail)].step}. Look at the layers below; "
+            f"The loss began at {first.loss:.4g} and stands at {tail[-1]:.4g}: it has not moved "
+            f"by more than {STILL:.0%} since step {since_step}. Look at the layers below; "
             "where their gradients fade, pretrain them or initialise them better, else try another "
             "learning rate.",
         )

@@ -5,7 +5,7 @@ from functools import partial
 from typing import Protocol
 
 from service.control.code import Code
-from service.control.diagnosis import Diagnosis, diagnose
+from service.control.diagnosis import CODES, Diagnosis, diagnose
 from service.control.files import data_place
 from service.control.lineage import with_ancestor
 from service.control.ports import Bus, FleetStore, PlanStore
@@ -19,6 +19,7 @@ from service.planner.placement import Gang
 from service.planner.plan import impossible, plan
 from service.planner.snapshot import Node, Pending, Snapshot
 from workers.contract.outcome import StopReason
+from workers.contract.reports import StageKind
 from workers.contract.wire import JobId
 
 STALE_TRIES = 10  # a job that moves more often while we look is moved by a loop gone wild
@@ -26,7 +27,7 @@ KEY_CHARS_MAX = 200
 LIKE_MAX = 5  # candidates that an ambiguous id names
 LATEST = "@latest"
 DIAGNOSED_LINES = 2000  # of the curve: some minutes at the least
-DIAGNOSED_EVENTS = 5000
+DIAGNOSED_EVENTS = 5000  # that bear a verdict; a gang says each of them once in an attempt
 
 
 class Store(FleetStore, PlanStore, Protocol):
@@ -200,12 +201,15 @@ class Jobs:
     def diagnose(self, ref: str) -> Diagnosis:
         """Why a job does not learn, or not fast."""
         job = self.find(ref)
+        stages = self._store.stages(job.id)
+        finetune = next((one.index for one in stages if one.kind is StageKind.FINETUNE), None)
         return diagnose(
             job,
             self._store.attempts(job.id),
-            self._store.stages(job.id),
-            self._store.measurements(job.id, DIAGNOSED_LINES),
-            self._store.events(job.id, 0, DIAGNOSED_EVENTS),
+            finetune=finetune,
+            first=None if finetune is None else self._store.first_line(job.id, finetune),
+            curve=self._store.measurements(job.id, DIAGNOSED_LINES),
+            events=self._store.events(job.id, 0, DIAGNOSED_EVENTS, CODES),
         )
 
     # The last of those that give lists: below it, `list` in an annotation would mean this method.

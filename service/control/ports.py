@@ -8,7 +8,7 @@ A move names what it saw. If the row is no longer so, it raises Stale, nothing o
 and the caller reads again. Every move writes its event in the same transaction.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import Protocol
@@ -197,8 +197,10 @@ class JobStore(Writable, Protocol):
     def attempts(self, job_id: JobId) -> list[Attempt]:
         """All attempts of a job, oldest first."""
 
-    def events(self, job_id: JobId, after_id: int, limit: int) -> list[Event]:
-        """The job's events in order, after the one with this id."""
+    def events(
+        self, job_id: JobId, after_id: int, limit: int, reasons: Iterable[str] | None = None
+    ) -> list[Event]:
+        """The job's events in order, after the one with this id; with reasons, only those."""
 
 
 class Telemetry(Protocol):
@@ -217,6 +219,9 @@ class Telemetry(Protocol):
         self, job_id: JobId, limit: int, before_id: int | None = None
     ) -> list[Measurement]:
         """The job's curves in order, the newest `limit` lines, or of those before this one."""
+
+    def first_line(self, job_id: JobId, stage_index: int) -> Measurement | None:
+        """The oldest line of the job's curves that is of this stage, or None."""
 
     def checkpoints(self, job_id: JobId) -> list[Checkpoint]:
         """The job's checkpoints, newest first, the pruned ones too."""

@@ -1,6 +1,6 @@
 """Reads of jobs, their course and their telemetry; each is one short transaction."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -123,9 +123,13 @@ class Questions:
         query = select(attempts).where(attempts.c.token_sha256 == sha256)
         return next(map(attempt_of, self._all(query)), None)
 
-    def events(self, job_id: JobId, after_id: int, limit: int) -> list[Event]:
-        """The job's events in order."""
+    def events(
+        self, job_id: JobId, after_id: int, limit: int, reasons: Iterable[str] | None = None
+    ) -> list[Event]:
+        """The job's events in order; with reasons, only those."""
         query = select(events).where(events.c.job_id == job_id, events.c.id > after_id)
+        if reasons is not None:
+            query = query.where(events.c.reason.in_(sorted(reasons)))
         return list(map(event_of, self._all(query.order_by(events.c.id).limit(limit))))
 
     def stages(self, job_id: JobId) -> list[Stage]:
@@ -146,6 +150,17 @@ class Questions:
             query = query.where(measurements.c.id < before_id)
         rows = self._all(query.order_by(measurements.c.id.desc()).limit(limit))
         return list(map(measurement_of, reversed(rows)))
+
+    def first_line(self, job_id: JobId, stage_index: int) -> Measurement | None:
+        """The oldest line of the job's curves that is of this stage, or None."""
+        query = (
+            select(measurements)
+            .where(measurements.c.job_id == job_id)
+            .where(measurements.c.progress["stage_index"].as_integer() == stage_index)
+            .order_by(measurements.c.id)
+            .limit(1)
+        )
+        return next(map(measurement_of, self._all(query)), None)
 
     def readings(self, ended_since: datetime) -> list[Reading]:
         """Every job with a curve that trains, or has ended since then; in three questions."""

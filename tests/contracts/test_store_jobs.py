@@ -214,6 +214,8 @@ def test_events_come_in_pages_in_order_and_of_one_job_only(store: Store, lives: 
     rest = store.events(job.id, first[-1].id, 100)
     assert [event.message for event in first + rest] == ["", "0", "1", "2", "3", "4"]
     assert sorted({event.id for event in first + rest}) == [event.id for event in first + rest]
+    assert store.events(job.id, 0, 100, {"count", "x"}) == [*first[1:], *rest]
+    assert store.events(job.id, 0, 100, set()) == []
 
 
 def test_jobs_are_listed_newest_first_by_state_queue_project_and_name(

@@ -110,6 +110,17 @@ def test_curves_come_in_order_and_a_limit_keeps_the_newest(store: Store, lives: 
     assert [line.progress.step for line in earlier] == [2]
 
 
+def test_the_first_line_of_a_stage_is_found_behind_those_of_others(
+    store: Store, lives: Lives
+) -> None:
+    job, _ = lives.running()
+    lines = [progress(step).model_copy(update={"stage_index": step // 3}) for step in range(9)]
+    with store.write() as tx:
+        tx.add_measurements(job.id, 1, [(TOLD_AT, line) for line in lines])
+    found = [store.first_line(job.id, index) for index in range(4)]
+    assert [one and one.progress.step for one in found] == [0, 3, 6, None]
+
+
 def test_each_order_to_trace_has_a_higher_number_and_is_its_attempts(
     store: Store, lives: Lives
 ) -> None:

@@ -6,15 +6,14 @@ from typing import Any
 import pytest
 
 from service.control.diagnosis import LINES_MIN, Diagnosis, diagnose
-from service.domain.records import Event, Measurement, Stage
+from service.domain.records import Event, Measurement
 from tests.service.control.house import House, failed
 from workers.contract.outcome import FailureKind
-from workers.contract.reports import Progress, StageKind
+from workers.contract.reports import Noticed, Progress, StageKind, StageStarted
 from workers.contract.wire import JobId
 
 JOB = JobId("019a0000-0000-7000-8000-000000000001")
 AT = datetime(2026, 11, 1, tzinfo=UTC)
-FINETUNE = Stage(JOB, 0, 1, "finetune", StageKind.FINETUNE, 10, 1, None, None, None, {})
 
 
 def line(step: int, loss: float | None, **changes: Any) -> Measurement:
@@ -43,7 +42,8 @@ def codes(house: House, curve: list[Measurement], *events: Event) -> list[str]:
 
 
 def found(house: House, curve: list[Measurement], *events: Event) -> Diagnosis:
-    return diagnose(house.submit(), [], [FINETUNE], curve, events)
+    first = curve[0] if curve else None
+    return diagnose(house.submit(), [], finetune=0, first=first, curve=curve, events=events)
 
 
 def test_a_loss_that_stands_where_it_began_is_a_plateau(house: House) -> None:
@@ -71,6 +71,35 @@ def test_every_other_loss_is_none(house: House, losses: list[float | None]) -> N
 def test_the_loss_of_a_pretraining_stage_is_not_judged(house: House) -> None:
     curve = [line(step, 2.3, stage_index=7) for step in range(1, 40)]
     assert codes(house, curve) == []
+
+
+def test_of_a_long_job_the_beginning_and_the_last_words_count(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A net that learned long ago and stands still now is no plateau."""
+    monkeypatch.setattr("service.control.jobs.DIAGNOSED_LINES", 20)
+    monkeypatch.setattr("service.control.jobs.DIAGNOSED_EVENTS", 3)
+    job = house.running()
+    words: dict[str, Any] = {"count": 2, "epochs": 1, "steps_per_epoch": 100}
+    pretraining = StageStarted(index=0, name="pretrain-01", kind=StageKind.RBM, **words)
+    finetune = StageStarted(index=1, name="finetune", kind=StageKind.FINETUNE, **words)
+    others = [Noticed(code="hello", sentence="Hello.") for _ in range(5)]
+    losses = [2.3, 1.0, *[0.1] * 30]
+    house.report(
+        job,
+        pretraining,
+        line(1, 0.1).progress,
+        finetune,
+        *[line(n, loss, stage_index=1).progress for n, loss in enumerate(losses, 2)],
+        *others,
+        Noticed(code="dead_units", sentence="Many."),
+    )
+    assert [one.code for one in house.jobs.diagnose(job.id).verdicts] == ["dead_units"]
+    stuck = house.running()
+    lines = [line(n, 2.3, stage_index=0).progress for n in range(1, 40)]
+    alone = StageStarted(index=0, name="finetune", kind=StageKind.FINETUNE, **words)
+    house.report(stuck, alone, *lines)
+    assert [one.code for one in house.jobs.diagnose(stuck.id).verdicts] == ["plateau"]
 
 
 def test_steps_that_wait_for_data_are_starved(house: House) -> None:
