@@ -1,3 +1,3 @@
 """Fixtures that any test may ask for."""
 
-pytest_plugins = ["tests.databases", "tests.redis_server"]
+pytest_plugins = ["tests.databases", "tests.redis_server", "tests.s3_server"]

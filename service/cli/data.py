@@ -1,9 +1,13 @@
 """`strata data`: bring samples into the form that jobs read best."""
 
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
 
+from service.cli.render import output_option, print_json
 from service.cli.workers_side import workers_side
 from service.domain.errors import BadInput, Unreachable
 from service.settings import read_settings
@@ -35,7 +39,8 @@ def data() -> None:
     show_default=True,
     help="About how large a shard becomes.",
 )
-def shard(x: Path, y: Path, to: str, part: str, shard_megabytes: int) -> None:
+@output_option
+def shard(x: Path, y: Path, to: str, part: str, shard_megabytes: int, output: str) -> None:
     """Write the samples X.npy (n, ...) with the labels Y.npy (n,) as shards below TO.
 
     TO is a path below the storage, or a URL below it or a data root; a job reads it as `data:
@@ -48,15 +53,29 @@ def shard(x: Path, y: Path, to: str, part: str, shard_megabytes: int) -> None:
             x,
             y,
             f"{to}/{part}",
-            settings.storage_url,
-            settings.data_roots,
+            (settings.storage_url, settings.data_roots),
             shard_megabytes * MEGABYTE,
+            _counting,
         )
     except failures.ConfigFailure as error:
         raise BadInput(str(error)) from error
     except failures.StorageFailure as error:
         raise Unreachable(str(error), remedy="is STRATA_STORAGE_URL right?") from error
+    shards, shape = len(index.shards), list(index.shape)
+    if output == "json":
+        told = {"path": f"{to}/{part}", "samples": index.num_samples, "shape": shape}
+        print_json({**told, "dtype": index.dtype, "shards": shards, "classes": index.num_classes})
+        return
     click.echo(
-        f"{to}/{part}: {index.num_samples} samples of the shape {list(index.shape)} in "
-        f"{len(index.shards)} shard{'s' * (len(index.shards) > 1)}, {index.num_classes} classes"
+        f"{to}/{part}: {index.num_samples} samples of the shape {shape} in "
+        f"{shards} shard{'s' * (shards > 1)}, {index.num_classes} classes"
     )
+
+
+@contextmanager
+def _counting(num_samples: int) -> Iterator[Callable[[int], None]]:
+    """Show how far it is on a terminal; nothing elsewhere."""
+    with click.progressbar(
+        length=num_samples, label="writing shards", file=sys.stderr, show_pos=True
+    ) as bar:
+        yield bar.update

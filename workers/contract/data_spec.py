@@ -95,6 +95,8 @@ class NpzData(Samples):
     y: str = "y"
     x_test: str | None = None
     y_test: str | None = None
+    sequences: bool = False
+    """Samples (T, F) are sequences; else (H, W) are grey images."""
     test_fraction: Fraction = 0.2
     validation_fraction: Fraction = 0.0
     scale: Scale = "none"
@@ -208,7 +210,7 @@ class StreamData(Samples):
     path: Path
     shuffle_shards: Annotated[int, Field(ge=1, le=SHUFFLE_SHARDS_MAX)] = 4
     """Shards whose samples are mixed, in an order of shards that is new in each epoch."""
-    scale: Literal["unit", "none"] = "unit"
+    scale: Scale = "unit"
     """unit: bytes are divided by 255, other numbers are as they are stored."""
 
 

@@ -31,7 +31,7 @@ def load_custom(spec: CustomData) -> Parts:
     x, y, *test = given
     if not _is_by_row(x):
         x_test, y_test = (np.asarray(one) for one in test) if test else (None, None)
-        stored = Stored(np.asarray(x), np.asarray(y), x_test, y_test)
+        stored = Stored(spec.entry, np.asarray(x), np.asarray(y), x_test, y_test)
         return divided(stored, spec)
     own_test = (test[0], np.asarray(test[1])) if test else None
     labels = np.asarray(y)

@@ -116,8 +116,7 @@ def _parts(spec: DataSpec, places: Places) -> Parts:
         case StreamData():
             from workers.data.stream import open_stream
 
-            train, validation, test = open_stream(spec, places)
-            return Parts(train, validation, test, train.index.num_classes)
+            return open_stream(spec, places)
         case SyntheticData():
             from workers.data.synthetic import synthetic_parts
 

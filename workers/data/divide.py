@@ -1,6 +1,6 @@
 """Divides samples into train, validation and test, and checks that they fit together."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -62,12 +62,14 @@ def divided(stored: Stored, spec: Divisible) -> Parts:
     Raises:
         ConfigFailure: its arrays do not fit together.
     """
-    sequences = isinstance(spec, CustomData) and spec.sequences
-    x, y = _features(stored.x, "x", sequences), checked_labels(stored.y, len(stored.x), "y")
+    sequences = isinstance(spec, NpzData | CustomData) and spec.sequences
+    place = f"data: {stored.place}"
+    x = _features(stored.x, f"{place}: the features", sequences)
+    y = checked_labels(stored.y, len(x), f"{place}: the labels")
     x_test = y_test = None
     if stored.x_test is not None and stored.y_test is not None:
-        x_test = _features(stored.x_test, "x_test", sequences)
-        y_test = checked_labels(stored.y_test, len(stored.x_test), "y_test")
+        x_test = _features(stored.x_test, f"{place}: the test part's features", sequences)
+        y_test = checked_labels(stored.y_test, len(x_test), f"{place}: the test part's labels")
         check_shapes(x.shape[1:], x_test.shape[1:])
     train, validation, test = shares(y, spec, y_test is not None)
     if x_test is None and len(test):
@@ -99,16 +101,41 @@ def _part(scaling: Scaling, x_N: Floats, y_N: Array) -> InMemory:
     return InMemory(torch.from_numpy(scaling.applied(x_N)), torch.from_numpy(y_N))
 
 
-def _features(x: Array, key: str, sequences: bool) -> Floats:
+def _features(x: Array, what: str, sequences: bool) -> Floats:
     """Numbers (N, ...) as they are seen."""
-    if x.ndim < 1 or x.dtype.kind not in "buif" or x.size == 0:
-        raise ConfigFailure(
-            f"data.{key}: features must be numbers of shape (n, ...), not {x.dtype} {x.shape}"
-        )
+    check_numbers(x.dtype, x.shape, what)
     features = x.astype(np.float32)
-    if not np.isfinite(features).all():
-        raise ConfigFailure(f"data.{key}: some features are NaN or infinite; clean them first")
+    check_finite(features, np.arange(len(features)), what)
     return features.reshape(len(features), *sample_shape(features.shape, sequences))
+
+
+def check_numbers(dtype: np.dtype[Any], shape: tuple[int, ...], what: str) -> None:
+    """Refuse features that are not numbers, or none.
+
+    Raises:
+        ConfigFailure: they are not.
+    """
+    if len(shape) < 1 or dtype.kind not in "buif" or 0 in shape:
+        raise ConfigFailure(
+            f"{what} must be numbers of shape (n, ...), at least one, not {dtype} {shape}"
+        )
+
+
+def check_finite(x_B: Array, numbers_B: Indices, what: str) -> None:
+    """Refuse samples (B, ...) with NaN or infinity; `numbers_B` are theirs in the source.
+
+    Raises:
+        ConfigFailure: one holds such; the first is named.
+    """
+    # One sum is much faster than a look at each number, and finite ones rarely overflow it.
+    if x_B.dtype.kind != "f" or np.isfinite(x_B.sum()):
+        return
+    is_finite_B = np.isfinite(x_B).reshape(len(x_B), -1).all(axis=1)
+    if not is_finite_B.all():
+        raise ConfigFailure(
+            f"{what}: sample {numbers_B[np.argmin(is_finite_B)]}, counted from 0, holds NaN or "
+            "infinity; mend or remove it"
+        )
 
 
 def sample_shape(shape: tuple[int, ...], sequences: bool) -> tuple[int, ...]:
@@ -123,21 +150,20 @@ def sample_shape(shape: tuple[int, ...], sequences: bool) -> tuple[int, ...]:
     return (1, *shape[1:]) if is_grey else shape[1:]
 
 
-def checked_labels(y: Array, num_samples: int, key: str) -> Indices:
+def checked_labels(y: Array, num_samples: int, what: str) -> Indices:
     """Return labels as int64, (N,).
 
     Raises:
         ConfigFailure: they are no numbers of classes, one for each sample.
     """
-    if y.dtype.kind not in "bui" or y.shape != (num_samples,):
+    if y.dtype.kind not in "bui" or y.shape != (num_samples,) or num_samples == 0:
         raise ConfigFailure(
-            f"data.{key}: labels must be integers of shape ({num_samples},), one for each sample, "
-            f"not {y.dtype} {y.shape}"
+            f"{what} must be integers of shape ({num_samples},), not {y.dtype} {y.shape}; give the "
+            "class of each sample, numbered from 0"
         )
-    labels = y.astype(np.int64)
-    if labels.min() < 0 or labels.max() >= CLASSES_MAX:
+    if y.min() < 0 or y.max() >= CLASSES_MAX:
         raise ConfigFailure(
-            f"data.{key}: labels must lie in 0 ... {CLASSES_MAX - 1}, "
-            f"but go from {labels.min()} to {labels.max()}; number the classes from 0"
+            f"{what} must lie in 0 ... {CLASSES_MAX - 1}, but go from {y.min()} to {y.max()}; "
+            "number the classes from 0"
         )
-    return labels
+    return y.astype(np.int64)

@@ -11,7 +11,7 @@ import hashlib
 import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,7 @@ from torch import Tensor
 
 from workers.contract.data_spec import ImageFolderData
 from workers.contract.outcome import ConfigFailure, StorageFailure
+from workers.data.node_cache import file_system, listed
 from workers.data.order import epoch_order
 from workers.data.part import rows_at_once
 from workers.data.sources import BYTE_LEVELS, CLASSES_MAX, Places
@@ -131,7 +132,7 @@ def load_images(spec: ImageFolderData, places: Places) -> Divided:
         StorageFailure: storage can't be read.
     """
     url = places.url(spec.path)
-    found = _listed(url)
+    found = _pictures(url)
     stamp = hashlib.sha256(repr(found).encode()).hexdigest()
     parts = _by_part(list(found))
     classes = sorted({name for name, _ in parts["train"]})
@@ -187,41 +188,27 @@ def _numbered(
     return [file for _, file in named], labels
 
 
-def _listed(url: str) -> dict[str, str]:
+def _pictures(url: str) -> dict[str, str]:
     """All pictures below a URL in the order of their names, with what storage says of each."""
-    system, root = _opened(url)
-    try:
-        found: dict[str, Any] = system.find(root, detail=True)
-    except FileNotFoundError:
-        return {}
-    except OSError as error:
-        raise StorageFailure(f"{url} can't be listed: {error}") from error
-    names = sorted(name for name in found if name.lower().endswith(SUFFIXES))
+    found = listed(url)
+    names = [name for name in found if name.lower().endswith(SUFFIXES)]
     if len(names) > FILES_MAX:
         raise ConfigFailure(
             f"data.path: {url} has {len(names)} pictures, and {FILES_MAX} are the most; "
             "pack them into shards"
         )
-    return {name[len(root) :].lstrip("/"): repr(sorted(found[name].items())) for name in names}
+    return {name: repr(sorted(found[name].items())) for name in names}
 
 
 def _contents(url: str, files: list[str]) -> Iterator[bytes]:
     """The content of each file; asked for all at once, so that a far storage is waited for once."""
-    system, root = _opened(url)
+    system, root = file_system(url)
     paths = [f"{root}/{file}" for file in files]
-    answers = system.cat_ranges(paths, [None] * len(paths), [None] * len(paths))
+    try:
+        answers = system.cat_ranges(paths, [None] * len(paths), [None] * len(paths))
+    except Exception as error:  # object stores' libraries have errors of their own
+        raise StorageFailure(f"{url} can't be read: {error}") from error
     for path, answer in zip(paths, answers, strict=True):
         if isinstance(answer, Exception):
             raise StorageFailure(f"{path} can't be read: {answer}") from answer
         yield answer
-
-
-def _opened(url: str) -> tuple[Any, str]:
-    """A file system, and the path of the URL in it."""
-    import fsspec
-
-    try:
-        system, root = fsspec.core.url_to_fs(url)
-    except (ImportError, ValueError) as error:  # an unknown protocol, or its package is missing
-        raise ConfigFailure(f"data.path: {url} can't be opened: {error}") from error
-    return system, root.rstrip("/")

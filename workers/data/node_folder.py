@@ -6,6 +6,7 @@ leaves a part, which the next eviction deletes.
 """
 
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -16,11 +17,19 @@ PART = ".part"
 
 
 def node_folder(purpose: str) -> Path:
-    """Return the folder of one purpose, made if need be: readable by this user alone."""
+    """Return the folder of one purpose, made if need be: readable by this user alone.
+
+    Raises:
+        PermissionError: another user made it, who could put anything there.
+    """
     root = os.environ.get(VARIABLE)
     base = Path(root) if root else Path(tempfile.gettempdir()) / f"strata-{os.getuid()}"
     folder = base / purpose
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    if not root and base.lstat().st_uid != os.getuid():
+        raise PermissionError(
+            f"{base} belongs to another user; set {VARIABLE} to a folder of yours"
+        )
     return folder
 
 
@@ -55,8 +64,18 @@ def publish(path: Path) -> None:
     unfinished(path).replace(path)
 
 
-def evict(folder: Path, suffix: str, bytes_max: int, keep: frozenset[Path]) -> None:
-    """Delete files from the one that was used longest ago, until the rest fits, and dead parts."""
+def evict(
+    folder: Path, suffix: str, bytes_max: int, keep: frozenset[Path], *, room: int = 0
+) -> None:
+    """Delete files from the one that was used longest ago, until the rest fits, and dead parts.
+
+    Args:
+        folder: where they lie.
+        suffix: of those that it is about.
+        bytes_max: how much all may take.
+        keep: those that stay.
+        room: bytes that will be written next, for which the disk shall have room too.
+    """
     for part in folder.glob(f"*{suffix}{PART}"):
         _delete(part.with_name(part.name.removesuffix(PART)))
     files = []
@@ -64,7 +83,8 @@ def evict(folder: Path, suffix: str, bytes_max: int, keep: frozenset[Path]) -> N
         with suppress(FileNotFoundError):
             found = path.stat()
             files.append((found.st_mtime, found.st_size, path))
-    excess = sum(size for _, size, _ in files) - bytes_max
+    in_all = sum(size for _, size, _ in files)
+    excess = max(in_all + room - bytes_max, room - shutil.disk_usage(folder).free)
     for _, size, path in sorted(files):
         if excess <= 0:
             return

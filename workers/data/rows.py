@@ -6,8 +6,6 @@ Letters: N samples of a part, B of a batch.
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import cached_property
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -17,12 +15,20 @@ from torch import Tensor
 
 from workers.contract.data_spec import CustomData, NpyData
 from workers.contract.outcome import ConfigFailure
-from workers.data.divide import Parts, check_shapes, checked_labels, sample_shape, shares
-from workers.data.node_cache import local_copy
+from workers.data.divide import (
+    Parts,
+    check_finite,
+    check_numbers,
+    check_shapes,
+    checked_labels,
+    sample_shape,
+    shares,
+)
+from workers.data.node_cache import stamp_of, with_copy
 from workers.data.order import epoch_order
 from workers.data.part import rows_at_once
 from workers.data.scaling import Scaling
-from workers.data.sources import BYTE_LEVELS, Places
+from workers.data.sources import BYTE_LEVELS, Places, map_npy
 
 Array = npt.NDArray[Any]
 Numbers = npt.NDArray[np.int64]
@@ -40,19 +46,29 @@ class Rows(Protocol):
 
 
 class Mapped:
-    """A .npy file by memory map; each process that gets one maps it anew."""
+    """A .npy file by memory map; each process that gets one maps it anew.
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    Args:
+        url: of the file.
 
-    @cached_property
+    Raises:
+        ConfigFailure: there is no such file, or it is none of numbers.
+        StorageFailure: storage can't be read.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self._array: Array | None
+        self._array, self.stamp = _mapped(url)
+
+    @property
     def array(self) -> Array:
         """The map."""
-        try:
-            found: Array = np.load(self.path, mmap_mode="r", allow_pickle=False)
-        except (ValueError, EOFError) as error:
-            raise ConfigFailure(f"data: {self.path} is no .npy file of numbers: {error}") from error
-        return found
+        if self._array is None:
+            self._array, stamp = _mapped(self.url)
+            if stamp != self.stamp:
+                raise ConfigFailure(f"data: {self.url} changed while it was read; start anew")
+        return self._array
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -70,7 +86,15 @@ class Mapped:
 
     def __getstate__(self) -> dict[str, Any]:
         """Without the map, which would travel as all its values."""
-        return {"path": self.path}
+        return {**vars(self), "_array": None}
+
+
+def _mapped(url: str) -> tuple[Array, str]:
+    """A file's map, and a text that changes with its content."""
+    mapped = with_copy(url, lambda path: (map_npy(path, f"data: {url}"), stamp_of(path)))
+    if mapped is None:
+        raise ConfigFailure(f"data: there is no file {url}; check the path")
+    return mapped
 
 
 @dataclass(frozen=True)
@@ -83,6 +107,7 @@ class ByRow:
     scaling: Scaling
     shape: tuple[int, ...]
     stamp: str  # changes with the source's content
+    place: str  # the source, as messages name it
     changes = False
 
     def __len__(self) -> int:
@@ -103,9 +128,13 @@ class ByRow:
         """Do nothing: `data.workers` reads ahead."""
 
     def rows(self, indices_B: Tensor, epoch: int) -> Tensor:
-        """Return some samples, (B, ...)."""
+        """Return some samples, (B, ...).
+
+        Raises:
+            ConfigFailure: one holds NaN or infinity.
+        """
         numbers_B = self.numbers_N[indices_B.cpu().numpy()]
-        x_B = np.asarray(self.source[numbers_B]).reshape(len(numbers_B), *self.shape)
+        x_B = read_rows(self.source, numbers_B, self.shape, self.place)
         return torch.from_numpy(self.scaling.applied(x_B)).to(self.y_N.device)
 
     def labels(self, indices_B: Tensor) -> Tensor:
@@ -125,20 +154,40 @@ class ByRow:
         """Do nothing: there are no processes."""
 
 
-def pieces(source: Rows, numbers_N: Numbers, shape: tuple[int, ...]) -> Iterator[Array]:
+def read_rows(
+    source: Rows, numbers_B: Numbers, shape: tuple[int, ...], place: str
+) -> npt.NDArray[Any]:
+    """Return some rows of a source, (B, ...).
+
+    Raises:
+        ConfigFailure: one holds NaN or infinity.
+    """
+    x_B = np.asarray(source[numbers_B]).reshape(len(numbers_B), *shape)
+    check_finite(x_B, numbers_B, place)
+    return x_B
+
+
+def pieces(source: Rows, numbers_N: Numbers, shape: tuple[int, ...], place: str) -> Iterator[Array]:
     """Yield rows of a source some at a time, (B, ...)."""
     at_once = rows_at_once(shape)
     for start in range(0, len(numbers_N), at_once):
-        numbers_B = numbers_N[start : start + at_once]
-        yield np.asarray(source[numbers_B]).reshape(len(numbers_B), *shape)
+        yield read_rows(source, numbers_N[start : start + at_once], shape, place)
 
 
-def _mapped_files(spec: NpyData, places: Places) -> tuple[list[Mapped], str]:
-    """x, y and, where the recipe names them, x_test and y_test; and a stamp of all."""
+def divided_files(spec: NpyData, places: Places) -> Parts:
+    """Divide .npy files, which are read by memory map.
+
+    Raises:
+        ConfigFailure: a file is missing, none, or does not fit the others.
+        StorageFailure: storage can't be read.
+    """
     named = [name for name in (spec.x, spec.y, spec.x_test, spec.y_test) if name is not None]
-    paths = [local_copy(places.url(name)) for name in named]
-    stamps = [f"{path} {path.stat().st_size} {path.stat().st_mtime_ns}" for path in paths]
-    return [Mapped(path) for path in paths], "\n".join(stamps)
+    x, y, *test = (Mapped(places.url(name)) for name in named)
+    for features in (x, *test[:1]):
+        check_numbers(features.dtype, features.shape, f"data: {features.url}: the features")
+    own_test = (test[0], np.asarray(test[1].array)) if test else None
+    stamp = "\n".join(one.stamp for one in (x, y, *test))
+    return divided_by_row(x, np.asarray(y.array), own_test, spec, stamp)
 
 
 def divided_by_row(
@@ -156,41 +205,27 @@ def divided_by_row(
     Raises:
         ConfigFailure: they do not fit together.
     """
+    place = f"data: {spec.x if isinstance(spec, NpyData) else spec.entry}"
     shape = sample_shape(tuple(x.shape), spec.sequences)
-    labels = checked_labels(y, x.shape[0], "y")
+    labels = checked_labels(y, x.shape[0], f"{place}: the labels")
     train, validation, held = shares(labels, spec, test is not None)
     largest = BYTE_LEVELS if getattr(x, "dtype", None) == np.uint8 else None
-    scaling = Scaling.fitted_to_pieces(pieces(x, train, shape), spec.scale, largest)
+    scaling = Scaling.fitted_to_pieces(pieces(x, train, shape, place), spec.scale, largest)
 
     def part(source: Rows, numbers: Numbers, y_N: Numbers) -> ByRow | None:
         if len(numbers) == 0:
             return None
-        return ByRow(source, numbers, torch.from_numpy(y_N[numbers]), scaling, shape, stamp)
+        y_B = torch.from_numpy(y_N[numbers])
+        return ByRow(source, numbers, y_B, scaling, shape, stamp, place)
 
     if test is None:
         test_part, num_classes = part(x, held, labels), int(labels.max()) + 1
     else:
         x_test, y_test = test
         check_shapes(shape, sample_shape(tuple(x_test.shape), spec.sequences))
-        test_labels = checked_labels(y_test, x_test.shape[0], "y_test")
+        test_labels = checked_labels(y_test, x_test.shape[0], f"{place}: the test part's labels")
         test_part = part(x_test, np.arange(len(test_labels)), test_labels)
         num_classes = int(max(labels.max(), test_labels.max())) + 1
     trained = part(x, train, labels)
     assert trained is not None, "shares refuses that"
     return Parts(trained, part(x, validation, labels), test_part, num_classes)
-
-
-def divided_files(spec: NpyData, places: Places) -> Parts:
-    """Divide .npy files, which are read by memory map.
-
-    Raises:
-        ConfigFailure: a file is missing, none, or does not fit the others.
-        StorageFailure: storage can't be read.
-    """
-    (x, y, *test), stamp = _mapped_files(spec, places)
-    if x.dtype.kind not in "buif" or 0 in x.shape:
-        raise ConfigFailure(
-            f"data.x: features must be numbers of shape (n, ...), not {x.dtype} {x.shape}"
-        )
-    own_test = (test[0], np.asarray(test[1].array)) if test else None
-    return divided_by_row(x, np.asarray(y.array), own_test, spec, stamp)

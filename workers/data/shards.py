@@ -2,54 +2,62 @@
 
     train/index.json       the shape and type of a sample, the classes, every shard with its hash
     train/labels.npy       the labels of all samples, (N,)
+    train/moments.npy      mean and standard deviation of each feature, (2, ...)
     train/00000.npy, ...   the samples of each shard, (n, ...); any number type
     validation/..., test/...   the same, where there are such
 
 .npy is read by memory map, so a sample costs no more than its own bytes; and by everything that
-knows NumPy.
+knows NumPy. The index is written last: without it there is no stream.
 """
 
 import hashlib
-import json
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field, ValidationError
 
-from workers.contract.outcome import ConfigFailure, StorageFailure
-from workers.data.sources import Places
+from workers.contract.outcome import ConfigFailure, StorageFailure, TrainingFailure
+from workers.contract.wire import Message
+from workers.data.divide import check_finite, check_numbers, checked_labels
+from workers.data.part import rows_at_once
+from workers.data.scaling import Moments
+from workers.data.sources import CLASSES_MAX, Places, map_npy
 
 VERSION = 1
 INDEX = "index.json"
 LABELS = "labels.npy"
+MOMENTS = "moments.npy"
+PARTS = ("train", "validation", "test")
 SHARD_BYTES = 64 * 2**20  # some seconds of a slow network; a few of them are open at a time
 SHARDS_MAX = 1_000_000  # the index is read whole
 HASHED_AT_ONCE = 2**20
 
 Array = npt.NDArray[Any]
+Size = Annotated[int, Field(ge=1)]
 
 
-@dataclass(frozen=True)
-class Shard:
+class Shard(Message):
     """One file of samples."""
 
-    name: str
-    num_samples: int
+    name: Annotated[str, Field(pattern=r"^[0-9A-Za-z_][0-9A-Za-z_.-]*$")]  # never another folder's
+    num_samples: Size
     sha256: str
 
 
-@dataclass(frozen=True)
-class Index:
+class Index(Message):
     """What a part of a stream holds."""
 
-    shape: tuple[int, ...]  # of one sample
-    dtype: str
-    num_classes: int
+    version: int = VERSION
+    shape: tuple[Size, ...]  # of one sample
+    dtype: Annotated[str, Field(pattern=r"^(bool|u?int(8|16|32|64)|float(16|32|64))$")]
+    num_classes: Annotated[int, Field(ge=1, le=CLASSES_MAX)]
     labels_sha256: str
-    shards: tuple[Shard, ...]
+    moments_sha256: str
+    shards: Annotated[tuple[Shard, ...], Field(min_length=1, max_length=SHARDS_MAX)]
 
     @property
     def num_samples(self) -> int:
@@ -58,47 +66,48 @@ class Index:
 
     def text(self) -> str:
         """Return the content of the index file."""
-        shards = [vars(shard) for shard in self.shards]
-        return json.dumps({"version": VERSION, **vars(self), "shards": shards}, indent=1)
+        return self.model_dump_json(indent=1)
 
 
-def parsed(text: str, place: str) -> Index:
+def parsed(text: bytes, place: str) -> Index:
     """Read the content of an index file.
 
     Raises:
         ConfigFailure: it is none, or one of another version.
     """
     try:
-        found = json.loads(text)
-        version = found.pop("version")
-        shards = tuple(Shard(**shard) for shard in found.pop("shards"))
-        index = Index(shards=shards, shape=tuple(found.pop("shape")), **found)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise ConfigFailure(f"data.path: {place} is no index of a stream: {error}") from error
-    if version != VERSION:
+        index = Index.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(step) for step in first["loc"])
         raise ConfigFailure(
-            f"data.path: {place} has version {version}, this code reads version {VERSION}; write "
-            "the stream anew"
-        )
-    if not index.shards or len(index.shards) > SHARDS_MAX:
+            f"data.path: {place} is no index of a stream: {where} {first['msg']}; write the stream "
+            "anew"
+        ) from error
+    if index.version != VERSION:
         raise ConfigFailure(
-            f"data.path: {place} has {len(index.shards)} shards; 1 to {SHARDS_MAX} can be read"
+            f"data.path: {place} has version {index.version}, this code reads version {VERSION}; "
+            "write the stream anew"
         )
     return index
 
 
 def write_shards(
-    samples: Iterable[tuple[Array, Array]], url: str, shard_bytes: int = SHARD_BYTES
+    samples: Iterable[tuple[Array, Array]],
+    url: str,
+    shard_bytes: int = SHARD_BYTES,
+    tell: Callable[[int], None] = lambda _: None,
 ) -> Index:
-    """Write one part of a stream, such as `.../train`; its index comes last.
+    """Write one part of a stream, such as `.../train`.
 
     Args:
         samples: (x, y) some at a time, x (n, ...) and y (n,) integers; they need not fit in memory.
         url: of the folder; any that fsspec opens.
         shard_bytes: about how large a shard becomes.
+        tell: hears how many samples each shard has, once it is written.
 
     Raises:
-        ValueError: there are none, or they do not fit together.
+        ConfigFailure: there are none, or they do not fit together.
     """
     import fsspec
 
@@ -106,28 +115,33 @@ def write_shards(
     system.makedirs(root, exist_ok=True)
     shards: list[Shard] = []
     labels: list[Array] = []
-    shape: tuple[int, ...] | None = None
-    dtype = ""
-    for x, y in _regrouped(samples, shard_bytes):
-        if shape is None:
-            shape, dtype = x.shape[1:], str(x.dtype)
-        if x.shape[1:] != shape or str(x.dtype) != dtype or y.shape != (len(x),):
-            raise ValueError(f"samples {x.dtype} {x.shape} and labels {y.shape} do not fit")
+    moments = Moments()
+    shape, dtype = (), ""
+    for x, y in _regrouped(_fitting(samples), shard_bytes):
+        shape, dtype = x.shape[1:], str(x.dtype)
+        for k in range(0, len(x), rows_at_once(shape)):
+            moments.add(x[k : k + rows_at_once(shape)])
         name = f"{len(shards):05d}.npy"
-        shards.append(Shard(name, len(x), _write(system, f"{root}/{name}", x)))
-        labels.append(y.astype(np.int64))
-    if shape is None:
-        raise ValueError("there are no samples")
+        sha256 = _write(system, f"{root}/{name}", x)
+        shards.append(Shard(name=name, num_samples=len(x), sha256=sha256))
+        labels.append(y)
+        tell(len(x))
+    if not shards:
+        raise ConfigFailure("there are no samples to write")
     y_N = np.concatenate(labels)
     index = Index(
         shape=shape,
         dtype=dtype,
         num_classes=int(y_N.max()) + 1,
         labels_sha256=_write(system, f"{root}/{LABELS}", y_N),
+        moments_sha256=_write(
+            system, f"{root}/{MOMENTS}", np.stack([moments.mean, moments.spread])
+        ),
         shards=tuple(shards),
     )
-    with system.open(f"{root}/{INDEX}", "w") as stream:
+    with system.open(f"{root}/{INDEX}.part", "w") as stream:
         stream.write(index.text())
+    system.mv(f"{root}/{INDEX}.part", f"{root}/{INDEX}")
     return index
 
 
@@ -135,11 +149,19 @@ def shard_files(
     x_path: Path,
     y_path: Path,
     to: str,
-    storage_url: str,
-    data_roots: tuple[str, ...],
+    places: tuple[str, tuple[str, ...]],
     shard_bytes: int,
+    counting: Callable[[int], AbstractContextManager[Callable[[int], None]]],
 ) -> Index:
     """Write .npy files, which may be larger than memory, as one part of a stream.
+
+    Args:
+        x_path: samples, (n, ...).
+        y_path: labels, (n,).
+        to: the folder, below the storage or a data root.
+        places: the URL of the storage, and those of the data roots.
+        shard_bytes: about how large a shard becomes.
+        counting: gets n; within its block each shard's number of samples is told as it is written.
 
     Raises:
         ConfigFailure: the files do not fit together, or `to` is outside or taken.
@@ -147,26 +169,23 @@ def shard_files(
     """
     import fsspec
 
-    url = Places(storage_url, data_roots).url(to)
-    x, y = (_mapped(path) for path in (x_path, y_path))
-    if x.ndim < 2 or x.dtype.kind not in "buif" or y.dtype.kind not in "bui" or len(x) == 0:
-        raise ConfigFailure(
-            f"{x_path} and {y_path}: samples are numbers (n, ...) and labels are integers (n,), "
-            f"not {x.dtype} {x.shape} and {y.dtype} {y.shape}"
-        )
-    if y.shape != (len(x),) or int(y.min()) < 0:
-        raise ConfigFailure(
-            f"{y_path}: give {len(x)} labels of 0 or more, one for each sample, not {y.shape} "
-            f"from {y.min()} on"
-        )
+    url = Places(*places).url(to)
+    x, y = (map_npy(path, str(path)) for path in (x_path, y_path))
+    check_numbers(x.dtype, x.shape, f"{x_path}: the samples")
+    labels = checked_labels(y, len(x), f"{y_path}: the labels")
     rows = max(1, shard_bytes // max(1, x[0].nbytes))
-    pieces = ((x[k : k + rows], y[k : k + rows]) for k in range(0, len(x), rows))
+    pieces = ((x[k : k + rows], labels[k : k + rows]) for k in range(0, len(x), rows))
     try:
         system, root = fsspec.core.url_to_fs(url)
         if system.exists(f"{root}/{INDEX}"):
             raise ConfigFailure(f"{to} has a stream already; write to another place")
-        return write_shards(pieces, url, shard_bytes)
-    except OSError as error:
+        with counting(len(x)) as tell:
+            return write_shards(pieces, url, shard_bytes, tell)
+    except TrainingFailure:
+        raise
+    except (
+        Exception
+    ) as error:  # not OSError only: object stores' libraries have errors of their own
         raise StorageFailure(f"{url} can't be written: {error}") from error
 
 
@@ -179,12 +198,23 @@ def sha256_of(path: Path) -> str:
     return hashed.hexdigest()
 
 
-def _mapped(path: Path) -> Array:
-    try:
-        found: Array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
-        raise ConfigFailure(f"{path} is no .npy file of numbers: {error}") from error
-    return found
+def _fitting(samples: Iterable[tuple[Array, Array]]) -> Iterator[tuple[Array, Array]]:
+    """The same samples, each piece of them held against the first; labels as int64."""
+    first: Array | None = None
+    start = 0
+    for some_x, some_y in samples:
+        x, y = np.asarray(some_x), np.asarray(some_y)
+        place = f"the samples from number {start} on"
+        check_numbers(x.dtype, x.shape, place)
+        first = x[:1] if first is None else first
+        if (x.shape[1:], x.dtype) != (first.shape[1:], first.dtype):
+            raise ConfigFailure(
+                f"{place} are {x.dtype} {x.shape[1:]}, but those before {first.dtype} "
+                f"{first.shape[1:]}; give all samples one type and shape"
+            )
+        check_finite(x, np.arange(start, start + len(x)), "x")
+        yield x, checked_labels(y, len(x), f"the labels of {place}")
+        start += len(x)
 
 
 def _regrouped(
@@ -194,11 +224,9 @@ def _regrouped(
     xs: list[Array] = []
     ys: list[Array] = []
     for x, y in samples:
-        if len(x) == 0:
-            continue
-        per_shard = max(1, shard_bytes // (x.nbytes // len(x) or 1))
-        xs.append(np.asarray(x))
-        ys.append(np.asarray(y))
+        per_shard = max(1, shard_bytes // (x.nbytes // len(x)))
+        xs.append(x)
+        ys.append(y)
         if sum(map(len, xs)) < per_shard:
             continue
         x_all, y_all = np.concatenate(xs), np.concatenate(ys)

@@ -6,18 +6,21 @@ wrong shape is a ConfigFailure that names its place; storage that can't be read 
 
 import gzip
 import importlib.util
-import io
+import math
+import struct
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 
 from workers.contract.data_spec import DigitsData, IdxData, NpzData
-from workers.contract.outcome import ConfigFailure, StorageFailure
+from workers.contract.outcome import ConfigFailure
 from workers.contract.paths import join, resolve_data
+from workers.data.node_cache import open_copy
 
 Array = npt.NDArray[Any]
 
@@ -32,6 +35,7 @@ IDX_DTYPES = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0
 class Stored:
     """Features (N, ...) of any number type and integer labels (N,), as they stand in the source."""
 
+    place: str  # the file, as messages name it
     x: Array
     y: Array
     x_test: Array | None = None
@@ -84,7 +88,7 @@ def _digits(as_images: bool) -> Stored:
     x = table[:, :-1]
     if as_images:
         x = x.reshape(-1, DIGITS_PIXELS, DIGITS_PIXELS)
-    return Stored(x=x, y=table[:, -1].astype(np.int64), largest=DIGITS_LEVELS)
+    return Stored("the digits", x=x, y=table[:, -1].astype(np.int64), largest=DIGITS_LEVELS)
 
 
 def _idx(folder: str) -> Stored:
@@ -98,57 +102,76 @@ def _idx(folder: str) -> Stored:
         )
     )
     largest = BYTE_LEVELS if x.dtype == np.uint8 else None
-    return Stored(x=x, y=y, x_test=x_test, y_test=y_test, largest=largest)
+    return Stored(folder, x, y, x_test, y_test, largest)
 
 
 def _idx_file(folder: str, name: str) -> Array:
-    content = _bytes(join(folder, name))
-    if content is None:
-        packed = _bytes(join(folder, f"{name}.gz"))
-        if packed is None:
-            raise ConfigFailure(
-                f"data.path: {folder} has neither {name} nor {name}.gz; put MNIST's four files "
-                "there"
-            )
+    plain = open_copy(join(folder, name))
+    if plain is not None:
+        with plain:
+            return _parse_idx(plain.read(), f"{folder}/{name}")
+    packed = open_copy(join(folder, f"{name}.gz"))
+    if packed is None:
+        raise ConfigFailure(
+            f"data.path: {folder} has neither {name} nor {name}.gz; put MNIST's four files there"
+        )
+    with packed:
         try:
-            content = gzip.decompress(packed)
-        except (OSError, EOFError) as error:
-            raise ConfigFailure(f"data.path: {folder}/{name}.gz is damaged: {error}") from error
-    return _parse_idx(content, f"{folder}/{name}")
+            content = gzip.decompress(packed.read())
+        except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+            raise ConfigFailure(
+                f"data.path: {folder}/{name}.gz is damaged: {error}; copy it again"
+            ) from error
+    return _parse_idx(content, f"{folder}/{name}.gz")
 
 
 def _parse_idx(content: bytes, place: str) -> Array:
     """Two zero bytes, a type, the number of dimensions, their big-endian sizes, the values."""
     if len(content) < 4 or content[:2] != b"\0\0" or content[2] not in IDX_DTYPES:
         raise ConfigFailure(f"data.path: {place} is not an idx file; check what was put there")
-    end_of_header = 4 + 4 * content[3]
-    shape = np.frombuffer(content[4:end_of_header], dtype=">u4").astype(np.int64)
+    header_bytes = 4 + 4 * content[3]
+    if len(content) < header_bytes:
+        raise ConfigFailure(f"data.path: {place} ends within its header; copy it again")
+    shape = struct.unpack(f">{content[3]}I", content[4:header_bytes])
     dtype = np.dtype(IDX_DTYPES[content[2]])
-    expected = end_of_header + int(shape.prod()) * dtype.itemsize
-    if len(shape) != content[3] or len(content) != expected:
+    expected = header_bytes + math.prod(shape) * dtype.itemsize
+    if len(content) != expected:
         raise ConfigFailure(
             f"data.path: {place} has {len(content)} bytes, but its header says {expected}; "
             "copy it again"
         )
-    return np.frombuffer(content, dtype=dtype, offset=end_of_header).reshape(tuple(shape))
+    return np.frombuffer(content, dtype=dtype, offset=header_bytes).reshape(shape)
 
 
 def _npz(url: str, spec: NpzData) -> Stored:
-    content = _bytes(url)
-    if content is None:
+    stream = open_copy(url)
+    if stream is None:
         raise ConfigFailure(f"data.path: there is no file {url}; check the path")
-    try:
-        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-            x, y = _array(arrays, spec.x, "x", url), _array(arrays, spec.y, "y", url)
-            x_test = y_test = None
-            if spec.x_test is not None and spec.y_test is not None:
-                x_test = _array(arrays, spec.x_test, "x_test", url)
-                y_test = _array(arrays, spec.y_test, "y_test", url)
-    except (ValueError, zipfile.BadZipFile, EOFError) as error:
-        raise ConfigFailure(f"data.path: {url} is not a .npz of numbers: {error}") from error
-    return Stored(
-        x=x, y=y, x_test=x_test, y_test=y_test, largest=BYTE_LEVELS if x.dtype == "u1" else None
-    )
+    with stream:
+        if not zipfile.is_zipfile(stream):
+            raise ConfigFailure(
+                f"data.path: {url} is not a .npz file, as np.savez writes it; `source: npy` reads "
+                "files of one array"
+            )
+        stream.seek(0)
+        try:
+            return _unpacked(stream, spec, url)
+        except ConfigFailure:
+            raise
+        except Exception as error:  # a damaged file may raise nearly anything
+            raise ConfigFailure(
+                f"data.path: {url} is not a .npz of numbers: {error}; write it anew"
+            ) from error
+
+
+def _unpacked(stream: BinaryIO, spec: NpzData, url: str) -> Stored:
+    with np.load(stream, allow_pickle=False) as arrays:
+        x, y = _array(arrays, spec.x, "x", url), _array(arrays, spec.y, "y", url)
+        x_test = y_test = None
+        if spec.x_test is not None and spec.y_test is not None:
+            x_test = _array(arrays, spec.x_test, "x_test", url)
+            y_test = _array(arrays, spec.y_test, "y_test", url)
+    return Stored(url, x, y, x_test, y_test, BYTE_LEVELS if x.dtype == np.uint8 else None)
 
 
 def _array(arrays: Any, name: str, key: str, url: str) -> Array:
@@ -159,17 +182,25 @@ def _array(arrays: Any, name: str, key: str, url: str) -> Array:
     return array
 
 
-def _bytes(url: str) -> bytes | None:
-    """The content of a file; None where there is none."""
-    import fsspec  # 0.1 s that the digits need not wait for
+def map_npy(path: Path, place: str) -> Array:
+    """Return the array of a .npy file by memory map.
 
+    Args:
+        path: of the file.
+        place: what messages call it.
+
+    Raises:
+        ConfigFailure: it is damaged, or no such file.
+        OSError: it can't be opened.
+    """
     try:
-        with fsspec.open(url, "rb") as stream:
-            content: bytes = stream.read()
-    except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
-        return None
-    except (ImportError, ValueError) as error:  # an unknown protocol, or its package is missing
-        raise ConfigFailure(f"data.path: {url} can't be opened: {error}") from error
-    except OSError as error:
-        raise StorageFailure(f"{url} can't be read: {error}") from error
-    return content
+        found: Array | None = np.load(path, mmap_mode="r", allow_pickle=False)
+    except OSError:
+        raise
+    except Exception as error:  # a damaged header may raise nearly anything
+        raise ConfigFailure(
+            f"{place} is no .npy file of numbers: {error}; write it anew with np.save"
+        ) from error
+    if not isinstance(found, np.ndarray):
+        raise ConfigFailure(f"{place} is no .npy file of one array; `source: npz` reads .npz files")
+    return found

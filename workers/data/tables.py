@@ -3,14 +3,15 @@
 All files of a folder are one table, in the order of their names.
 """
 
-import contextlib
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from collections import Counter
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from workers.contract.data_spec import TableData
-from workers.contract.outcome import ConfigFailure, StorageFailure
+from workers.contract.outcome import ConfigFailure
+from workers.contract.paths import join
+from workers.data.node_cache import listed, open_copy
 from workers.data.sources import Array, Places, Stored
 
 if TYPE_CHECKING:
@@ -29,10 +30,10 @@ def read_table(spec: TableData, places: Places) -> Stored:
     url = places.url(spec.path)
     table = _whole(spec, url)
     names = table.column_names
+    if table.num_rows == 0:
+        raise ConfigFailure(f"data.path: {url} has no row; give some samples")
     if spec.label not in names:
-        raise ConfigFailure(
-            f"data.label: {url} has no column {spec.label}; it has {_listed(names)}"
-        )
+        raise ConfigFailure(f"data.label: {url} has no column {spec.label}; it has {_shown(names)}")
     wanted = spec.features or tuple(name for name in names if name != spec.label)
     for name in wanted:
         if name not in names:
@@ -40,63 +41,54 @@ def read_table(spec: TableData, places: Places) -> Stored:
     if not wanted:
         raise ConfigFailure(f"data.features: {url} has no column beside {spec.label}")
     x = np.stack([_numbers(table.column(name), name, url) for name in wanted], axis=1)
-    return Stored(x=x, y=_classes(table.column(spec.label), spec.label, url))
+    return Stored(url, x, _classes(table.column(spec.label), spec.label, url))
 
 
 def _whole(spec: TableData, url: str) -> "pa.Table":
     import pyarrow as pa
 
-    with _told(url):
-        tables = [_one(spec.source, stream) for stream in _streams(spec, url)]
+    tables = [_one(spec.source, file) for file in _files(spec, url)]
     try:
-        return pa.concat_tables(tables)
+        # What is whole numbers in one file and fractions in another is fractions.
+        return pa.concat_tables(tables, promote_options="permissive")
     except pa.ArrowException as error:
         raise ConfigFailure(
-            f"data.path: the files of {url} have not the same columns: {error}"
+            f"data.path: the files of {url} have not the same columns: {_in_one_line(error)}"
         ) from error
 
 
-def _streams(spec: TableData, url: str) -> Iterator[Any]:
-    """The files, opened one after the other."""
-    import fsspec
-
-    system, root = fsspec.core.url_to_fs(url)
-    files = [root] if system.isfile(root) else sorted(system.glob(f"{root}/*.{spec.source}"))
+def _files(spec: TableData, url: str) -> list[str]:
+    """The URLs of the files."""
+    found = listed(url, depth=1)
+    if "" in found:
+        return [url]
+    files = [file for file in found if file.endswith(f".{spec.source}")]
     if not files or len(files) > FILES_MAX:
         raise ConfigFailure(
             f"data.path: {url} is no file, and a folder of {len(files)} .{spec.source} files; give "
             f"1 to {FILES_MAX}"
         )
-    for file in files:
-        with system.open(file, "rb") as stream:
-            yield stream
+    return [join(url, file) for file in files]
 
 
-def _one(source: str, stream: Any) -> "pa.Table":
-    if source == "parquet":
-        from pyarrow import parquet
-
-        return parquet.read_table(stream)
-    from pyarrow import csv
-
-    return csv.read_csv(stream)
-
-
-@contextlib.contextmanager
-def _told(url: str) -> Iterator[None]:
+def _one(source: str, url: str) -> "pa.Table":
     import pyarrow as pa
+    from pyarrow import csv, parquet
 
-    try:
-        yield
-    except FileNotFoundError as error:
-        raise ConfigFailure(f"data.path: there is no {url}; check the path") from error
-    except (ImportError, ValueError) as error:
-        # Arrow's errors of a damaged file are ValueErrors; so is an unknown protocol.
-        raise ConfigFailure(f"data.path: {url} can't be read as a table: {error}") from error
-    except pa.ArrowException as error:
-        raise ConfigFailure(f"data.path: {url} can't be read as a table: {error}") from error
-    except OSError as error:
-        raise StorageFailure(f"{url} can't be read: {error}") from error
+    stream = open_copy(url)
+    if stream is None:
+        raise ConfigFailure(f"data.path: there is no file {url}; check the path")
+    with stream:
+        try:
+            table = parquet.read_table(stream) if source == "parquet" else csv.read_csv(stream)
+        except (pa.ArrowException, OSError) as error:  # to Arrow damage is either, too
+            raise ConfigFailure(
+                f"data.path: {url} can't be read as a table: {_in_one_line(error)}; write it anew"
+            ) from error
+    twice = [name for name, count in Counter(table.column_names).items() if count > 1]
+    if twice:
+        raise ConfigFailure(f"data.path: {url} has more than one column {twice[0]}; rename them")
+    return table
 
 
 def _numbers(column: "pa.ChunkedArray", name: str, url: str) -> Array:
@@ -110,6 +102,12 @@ def _numbers(column: "pa.ChunkedArray", name: str, url: str) -> Array:
         )
     _check_whole(column, name, url)
     numbers: Array = column.to_numpy().astype(np.float32)
+    if not np.isfinite(numbers).all():
+        row = int(np.argmin(np.isfinite(numbers)))
+        raise ConfigFailure(
+            f"data.path: row {row + 1} of {url} has {numbers[row]} in the column {name}; mend or "
+            "remove the row"
+        )
     return numbers
 
 
@@ -118,6 +116,8 @@ def _classes(column: "pa.ChunkedArray", name: str, url: str) -> Array:
     import pyarrow as pa
 
     _check_whole(column, name, url)
+    if pa.types.is_dictionary(column.type):  # as pandas writes what it calls categories
+        column = column.cast(column.type.value_type)
     if pa.types.is_integer(column.type):
         numbers: Array = column.to_numpy()
         return numbers
@@ -132,13 +132,17 @@ def _classes(column: "pa.ChunkedArray", name: str, url: str) -> Array:
 
 def _check_whole(column: "pa.ChunkedArray", name: str, url: str) -> None:
     if column.null_count:
-        row = next(k for k, value in enumerate(column) if not value.is_valid)
+        row = column.is_null().index(True).as_py()
         raise ConfigFailure(
             f"data.path: row {row + 1} of {url} has no value in the column {name}; fill it in, or "
             "remove the row"
         )
 
 
-def _listed(names: list[str]) -> str:
+def _in_one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
+def _shown(names: list[str]) -> str:
     shown = ", ".join(names[:20])
     return f"{shown} and {len(names) - 20} more" if len(names) > 20 else shown

@@ -1,15 +1,13 @@
 """Checkpoints on a server that speaks S3: saved, verified, resumed from, pruned."""
 
 import time
-from collections.abc import Iterator
 from pathlib import Path
-from uuid import uuid4
 
 import fsspec
 import pytest
 import torch
-from moto.server import ThreadedMotoServer
 
+from tests.s3_server import forget_connections
 from tests.workers.checkpoint.saving import (
     JOB,
     file_names,
@@ -28,34 +26,6 @@ from workers.checkpoint.writer import CheckpointWriter
 from workers.contract.inventory import CheckpointPath
 from workers.contract.outcome import StorageFailure
 from workers.contract.wire import JobId
-
-REGION = "us-east-1"
-KEYS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": REGION}
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[str]:
-    running = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    running.start()
-    host, port = running.get_host_and_port()
-    yield f"http://{host}:{port}"
-    running.stop()
-
-
-@pytest.fixture
-def bucket(server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """A new bucket's URL; the server is found as in production, by the environment."""
-    for name, value in {**KEYS, "AWS_ENDPOINT_URL": server}.items():
-        monkeypatch.setenv(name, value)
-    name = f"strata-{uuid4().hex}"
-    _forget_connections()
-    fsspec.filesystem("s3").mkdir(name)
-    yield f"s3://{name}"
-    _forget_connections()
-
-
-def _forget_connections() -> None:
-    fsspec.get_filesystem_class("s3").clear_instance_cache()
 
 
 def test_a_checkpoint_goes_there_and_comes_back(bucket: str) -> None:
@@ -120,7 +90,7 @@ def test_a_server_that_is_away_is_no_damage(bucket: str, monkeypatch: pytest.Mon
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")  # nobody listens there
     monkeypatch.setattr(fsspec.get_filesystem_class("s3"), "retries", 1)
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
-    _forget_connections()
+    forget_connections()
     with pytest.raises(StorageFailure):
         newest_whole(bucket, [ref])
 

@@ -1,8 +1,11 @@
 """Streams: each sample once in an epoch, in an order of no rank's making; damage is found."""
 
+import json
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +14,17 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
-from pydantic import TypeAdapter
 
+from tests.workers.data.looking import features, loaded
 from tests.workers.training.attempts import launch, recipe, run_alone
-from workers.contract.data_spec import DataSpec
 from workers.contract.outcome import ConfigFailure, StorageFailure
-from workers.data.dataset import Dataset, load_dataset
+from workers.data import stream
+from workers.data.dataset import Dataset
+from workers.data.node_cache import with_copy
 from workers.data.node_folder import VARIABLE
 from workers.data.order import rank_part
 from workers.data.processes import prefetched
 from workers.data.shards import INDEX, Index, write_shards
-from workers.data.sources import Places
 from workers.data.stream import Stream
 
 NUM_SAMPLES = 96
@@ -46,8 +49,7 @@ def _written(url: str, part: str = "train", count: int = NUM_SAMPLES) -> Index:
 
 
 def _load(url: str, **more: Any) -> Dataset:
-    spec: Any = TypeAdapter(DataSpec).validate_python({"source": "stream", "path": url, **more})
-    return load_dataset(spec, Places(url, (url,)))
+    return loaded(url, source="stream", path=url, **more)
 
 
 def _train(url: str, **more: Any) -> Stream:
@@ -89,6 +91,58 @@ def test_bytes_are_scaled_to_the_unit(tmp_path: Path) -> None:
     write_shards([(x, np.arange(4))], f"{tmp_path}/train")
     assert _train(str(tmp_path)).rows(torch.tensor([2]), 0).flatten().tolist() == [1.0] * 4
     assert _train(str(tmp_path), scale="none").rows(torch.tensor([2]), 0).max() == 255.0
+
+
+def test_features_are_standardized_by_the_training_part(tmp_path: Path) -> None:
+    x = np.random.default_rng(0).normal(50.0, 3.0, (40, 2))
+    x[:, 1] = 0.1  # constant
+    write_shards([(x, np.arange(40) % 2)], f"{tmp_path}/train", shard_bytes=100)
+    write_shards([(x + 1000.0, np.arange(40) % 2)], f"{tmp_path}/test")
+    data = _load(str(tmp_path), scale="standardize")
+    expected = torch.from_numpy((x - x.mean(0)) / [x[:, 0].std(), 1.0]).float()
+    torch.testing.assert_close(features(data.train), expected, atol=1e-4, rtol=1e-4)
+    assert data.test is not None
+    assert float(features(data.test).min()) > 100
+    assert data.train.digest() != _train(str(tmp_path)).digest()
+
+
+def test_a_class_of_the_test_part_alone_has_its_place_in_the_net(tmp_path: Path) -> None:
+    for part, num_classes in (("train", 2), ("test", 5)):
+        write_shards([(np.ones((10, 3)), np.arange(10) % num_classes)], f"{tmp_path}/{part}")
+    assert _load(str(tmp_path)).num_classes == 5
+
+
+BAD_SAMPLES: dict[str, tuple[list[tuple[Array, Array]], str]] = {
+    "none": ([], "there are no samples"),
+    "another shape": ([(np.ones((2, 3)), np.zeros(2, int)), (np.ones((2, 4)), np.zeros(2, int))],
+        r"from number 2 on are float64 \(4,\), but those before float64 \(3,\)"),
+    "text": ([(np.array([["a"]]), np.zeros(1, int))], "must be numbers"),
+    "NaN": ([(np.array([[1.0], [np.nan]]), np.zeros(2, int))], "sample 1, counted from 0, holds"),
+    "fewer labels": ([(np.ones((2, 3)), np.zeros(1, int))], r"shape \(2,\), not int64 \(1,\)"),
+    "labels below zero": ([(np.ones((2, 3)), np.array([0, -1]))], "go from -1 to 0"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", BAD_SAMPLES)
+def test_what_is_no_sample_is_not_written(case: str, tmp_path: Path) -> None:
+    samples, sentence = BAD_SAMPLES[case]
+    with pytest.raises(ConfigFailure, match=sentence):
+        write_shards(samples, f"{tmp_path}/train", shard_bytes=1)
+    assert not (tmp_path / "train" / INDEX).exists()
+
+
+def test_what_was_interrupted_is_no_stream_and_can_be_written_again(tmp_path: Path) -> None:
+    def cut() -> Iterator[tuple[Array, Array]]:
+        yield from list(_samples())[:5]
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_shards(cut(), f"{tmp_path}/train", SHARD)
+    assert (tmp_path / "train" / "00002.npy").exists()
+    with pytest.raises(ConfigFailure, match=r"no train/index\.json"):
+        _load(str(tmp_path))
+    _written(str(tmp_path))
+    assert features(_train(str(tmp_path)))[:, 0].tolist() == list(range(NUM_SAMPLES))
 
 
 def test_an_epoch_sees_each_sample_once_over_stops_and_changes_of_the_number_of_ranks(
@@ -138,6 +192,37 @@ def test_a_far_stream_is_read_ahead_and_kept_on_the_node(tmp_path: Path) -> None
     assert {file: file.stat().st_ino for file in folder.glob("*.file")} == inodes  # none anew
 
 
+def test_a_far_stream_is_read_ahead_to_the_end_of_every_epoch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Even where a shard is asked for before the thread comes to it, or is open since before."""
+    url = f"memory://{tmp_path.name}"
+    _written(url)
+    part = _train(url, shuffle_shards=2)
+    ahead, changed = set[str](), threading.Condition()
+
+    def noted(url: str, use: Any, *, anew: bool = False) -> Any:
+        found = with_copy(url, use, anew=anew)
+        if threading.current_thread().name == "read-ahead":
+            with changed:
+                ahead.add(url)
+                changed.notify_all()
+        return found
+
+    monkeypatch.setattr(stream, "with_copy", noted)
+    for epoch in range(4):
+        order = part.order(0, 0, epoch)
+        shards = list(dict.fromkeys((order // 10).tolist()))
+        ahead.clear()
+        part.expect(iter(torch.split(order, 1)), epoch)
+        for shard, coming in pairwise(shards):
+            part.rows(torch.tensor([10 * shard]), epoch)
+            with changed:
+                name = f"{url}/train/{coming:05d}.npy"
+                assert changed.wait_for(lambda name=name: name in ahead, timeout=60)  # type: ignore[misc]  # mypy can't infer a lambda's default
+    part.close()
+
+
 def test_processes_read_the_same_ahead(tmp_path: Path) -> None:
     _written(str(tmp_path))
     part = _train(str(tmp_path))
@@ -162,6 +247,20 @@ def test_a_damaged_shard_is_named(tmp_path: Path) -> None:
         part.rows(torch.tensor([35]), 0)
 
 
+def test_a_damaged_copy_of_the_node_is_fetched_anew(tmp_path: Path) -> None:
+    url = f"memory://{tmp_path.name}"
+    _written(url)
+    train = _train(url)
+    assert features(train)[:, 0].tolist() == list(range(NUM_SAMPLES))
+    train.close()
+    for copy in (tmp_path / "node" / "files").glob("*.file"):
+        content = bytearray(copy.read_bytes())
+        if content[:1] == b"\x93":  # a .npy file; the index is read from what was fetched
+            content[-1] ^= 1
+            copy.write_bytes(content)
+    assert features(train)[:, 0].tolist() == list(range(NUM_SAMPLES))
+
+
 def test_a_missing_shard_is_named(tmp_path: Path) -> None:
     _written(str(tmp_path))
     (tmp_path / "train" / "00002.npy").unlink()
@@ -175,12 +274,24 @@ def test_a_folder_without_a_stream_and_a_strange_index_are_told(tmp_path: Path) 
     _written(str(tmp_path))
     index = tmp_path / "train" / INDEX
     text = index.read_text()
-    index.write_text(text.replace('"version": 1', '"version": 9'))
-    with pytest.raises(ConfigFailure, match="version 9"):
-        _load(str(tmp_path))
-    index.write_text("[]")
-    with pytest.raises(ConfigFailure, match="no index of a stream"):
-        _load(str(tmp_path))
+    for old, new, sentence in (
+        ('"version": 1', '"version": 9', "version 9"),
+        ('"00003.npy"', '"../00003.npy"', r"shards\.3\.name"),
+        ('"float32"', '"object"', "dtype"),
+        ('"num_samples": 10', '"num_samples": 0', r"shards\.0\.num_samples"),
+        (text, "[]", "no index of a stream"),
+        (text, text[:100], "no index of a stream"),
+    ):
+        index.write_text(text.replace(old, new, 1))
+        assert index.read_text() != text
+        with pytest.raises(ConfigFailure, match=sentence) as caught:
+            _load(str(tmp_path))
+        assert "\n" not in str(caught.value)
+    index.write_text(text.replace('"float32"', '"float64"'))
+    with pytest.raises(
+        ConfigFailure, match=r"0000.\.npy is float32 .*, but the index says float64"
+    ):
+        _train(str(tmp_path)).rows(torch.tensor([0]), 0)
 
 
 def test_a_storage_that_fails_is_no_missing_file(
@@ -198,36 +309,53 @@ def test_a_storage_that_fails_is_no_missing_file(
         part.rows(torch.tensor([0]), 0)
 
 
-READS_ALL = """
-import resource, sys, torch
-from workers.contract.data_spec import StreamData
-from workers.data.sources import Places
-from workers.data.stream import open_stream
+TRAINS = """
+import json, resource, sys
+from pathlib import Path
+import numpy as np
+from tests.workers.data.looking import features, loaded
+from tests.workers.training.attempts import launch, recipe, run_alone
 
-folder = sys.argv[1]
-part, _, _ = open_stream(StreamData(source="stream", path=folder), Places(folder))
-part.rows(torch.tensor([0]), 0)
+folder, allowed_bytes = Path(sys.argv[1]), int(sys.argv[2])
+
+def trained(name):
+    spec = recipe(
+        data={"source": "stream", "path": f"{folder}/{name}"},
+        model={"kind": "mlp", "hidden": [16]},
+        training={"epochs": 1, "batch_size": 256},
+    )
+    return run_alone(launch(spec, folder))
+
+trained("small")  # all is imported, and has the memory that it needs for anything
+status = Path("/proc/self/status").read_text()
+used = 1024 * next(int(line.split()[1]) for line in status.splitlines() if "VmData" in line)
+resource.setrlimit(resource.RLIMIT_DATA, (used + allowed_bytes, resource.RLIM_INFINITY))
+try:
+    np.ones(2 * allowed_bytes, np.uint8)
+    is_limited = False
+except MemoryError:
+    is_limited = True
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-total = 0.0
-for batch in torch.split(part.order(0, 0, 0), 256):
-    total += float(part.rows(batch, 0).sum())
-after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-print((after - before) / 1024, total)
+attempt = trained("large")
+grown = 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+print(json.dumps([is_limited, attempt.outcome.result, attempt.rank_steps, grown]))
 """
 
 
-def test_memory_stays_flat_however_large_the_stream_is(tmp_path: Path) -> None:
-    """An epoch over 192 MB takes less than a third of that."""
-    rows = 1024
-    blocks = ((np.full((rows, 1024), 1, np.uint8), np.zeros(rows, np.int64)) for _ in range(192))
-    write_shards(blocks, f"{tmp_path}/train", shard_bytes=4 * 2**20)
+def test_training_on_three_times_the_memory_that_is_allowed_keeps_it_flat(tmp_path: Path) -> None:
+    allowed_bytes, rows = 64 * 2**20, 1024
+    for name, num in (("small", 4), ("large", 3 * allowed_bytes // (rows * 1024))):
+        block = (np.full((rows, 1024), 1, np.uint8), np.arange(rows) % 2)
+        write_shards((block for _ in range(num)), f"{tmp_path}/{name}/train", 4 * 2**20)
     told = subprocess.run(
-        [sys.executable, "-c", READS_ALL, str(tmp_path)],
+        [sys.executable, "-c", TRAINS, str(tmp_path), str(allowed_bytes)],
+        check=False,
         capture_output=True,
         text=True,
-        check=True,
         timeout=120,
     )
-    grown_mib, total = map(float, told.stdout.split())
-    assert total == pytest.approx(192 * rows * 1024 / 255, rel=1e-3)
-    assert grown_mib < 64
+    assert told.returncode == 0, told.stderr
+    is_limited, result, steps, grown_bytes = json.loads(told.stdout.splitlines()[-1])
+    assert is_limited
+    assert (result, steps) == ("succeeded", [3 * allowed_bytes // 1024 // 256])
+    assert grown_bytes < allowed_bytes

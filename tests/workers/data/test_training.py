@@ -1,13 +1,19 @@
 """Training on augmented images that are read ahead: interrupted or not, the same bits."""
 
+import hashlib
+import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from tests.workers.training.attempts import (
     Attempt,
+    Recorder,
     Run,
     launch,
     recipe,
@@ -15,10 +21,13 @@ from tests.workers.training.attempts import (
     run_gang,
     saved_tensors,
 )
-from workers.contract.outcome import Result
+from workers.contract.launch import LaunchSpec
+from workers.contract.outcome import Outcome, Result
 from workers.contract.recipe import Recipe
 from workers.contract.reports import Noticed, Progress
-from workers.training import progress
+from workers.data.shards import write_shards
+from workers.parallel.mesh import Seat
+from workers.stages.handover import Inputs
 
 AUGMENT = {"crop_padding": 1, "flip": 0.5, "noise": 0.1, "cutout": 2}
 DATA = {
@@ -79,21 +88,84 @@ def test_two_ranks_that_read_ahead_go_on_in_mid_epoch_to_the_same_bits(tmp_path:
         assert [key for key in weights if not torch.equal(weights[key], same[key])] == []
 
 
-def test_other_numbers_of_workers_see_the_same_batches(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@dataclass(frozen=True)
+class Noting(Run):
+    """An attempt of which each rank notes its samples and how they look, step by step."""
+
+    notes: Path = Path()
+
+    def on(self, seat: Seat) -> tuple[Outcome, Recorder]:
+        """Make it, as one rank."""
+        seen: list[list[tuple[int, str]]] = []
+        rows = Inputs.rows
+
+        def noted(inputs: Inputs, indices_B: Tensor, epoch: int) -> Tensor:
+            x_B = rows(inputs, indices_B, epoch)
+            looks = [hashlib.sha256(x.numpy().tobytes()).hexdigest() for x in x_B]
+            seen.append(list(zip(indices_B.tolist(), looks, strict=True)))
+            return x_B
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Inputs, "rows", noted)
+            told = super().on(seat)
+        self.notes.mkdir(exist_ok=True)
+        (self.notes / f"{seat.rank}.json").write_text(json.dumps(seen))
+        return told
+
+
+def _global_batches(notes: Path, world_size: int) -> list[list[tuple[int, str]]]:
+    """Put the ranks' parts of every step together, in the order of the ranks."""
+    ranks = [json.loads((notes / f"{rank}.json").read_text()) for rank in range(world_size)]
+    return [
+        [(index, look) for part in parts for index, look in part]
+        for parts in zip(*ranks, strict=True)
+    ]
+
+
+def test_a_stream_is_seen_alike_by_other_numbers_of_workers_and_of_processes(
+    tmp_path: Path,
 ) -> None:
-    monkeypatch.setattr(progress, "INTERVAL_SECONDS", 0.0)
-    whole = run_alone(launch(_recipe(), tmp_path / "whole"))
-    folder = tmp_path / "cut"
+    """Stopped in mid-epoch twice: the same samples with the same bits, each once in an epoch."""
+    num, batch_size, epochs = 240, 20, 2
+    x = np.random.default_rng(0).integers(0, 256, (num, 1, 6, 6), np.uint8)
+    write_shards([(x, np.arange(num) % 3)], f"{tmp_path}/stream/train", shard_bytes=36 * 17)
+
+    def spec(folder: str, world_size: int, processes: int, *before: Attempt) -> LaunchSpec:
+        stream = {"source": "stream", "path": f"{tmp_path}/stream", "workers": processes}
+        learned = recipe(
+            data=stream | {"augment": AUGMENT},
+            model={"kind": "mlp", "hidden": [8]},
+            training={"epochs": epochs, "batch_size": batch_size},
+        )
+        refs = before[-1].recorder.refs if before else []
+        storage = tmp_path / folder
+        storage.mkdir(exist_ok=True)
+        launched = launch(learned, storage, len(before) + 1, refs, world_size)
+        return launched.model_copy(update={"data_roots": (str(tmp_path),)})
+
+    steps = epochs * num // batch_size
+    changes = ((2, 2, 5), (4, 0, 17), (1, 1, None))  # ranks, processes of each, where they stop
     attempts: list[Attempt] = []
-    for world_size, stop_at in ((2, 5), (4, STEPS_PER_EPOCH + 3)):
-        refs = attempts[-1].recorder.refs if attempts else []
-        spec = launch(_recipe(), folder, len(attempts) + 1, refs, world_size)
-        attempts += run_gang([Run(spec, stop_at)], tmp_path, world_size, tells_every_step=True)
-    attempts.append(run_alone(launch(_recipe(), folder, 3, attempts[-1].recorder.refs)))
+    seen = []
+    for k, (world_size, processes, stop_at) in enumerate(changes):
+        job = spec("changed", world_size, processes, *attempts)
+        runs = [Noting(job, stop_at, notes=tmp_path / f"notes-{k}")]
+        if k == 0:
+            runs.append(Noting(spec("whole", world_size, 0), notes=tmp_path / "notes-whole"))
+        if world_size == 1:
+            outcome, recorder = runs[0].on(Seat(0, 1, torch.device("cpu")))
+            attempts.append(Attempt(outcome, recorder, recorder.steps[-1:]))
+        else:
+            attempts.append(run_gang(runs, tmp_path, world_size)[0])
+        seen += _global_batches(tmp_path / f"notes-{k}", world_size)
     assert attempts[-1].outcome.result is Result.SUCCEEDED
-    assert _losses(*attempts) == pytest.approx(_losses(whole), rel=1e-5)
-    assert len(_losses(whole)) == STEPS
+    assert seen == _global_batches(tmp_path / "notes-whole", 2)
+    assert len(seen) == steps
+    for epoch in range(epochs):
+        batches = seen[epoch * steps // epochs : (epoch + 1) * steps // epochs]
+        assert sorted(index for batch in batches for index, _ in batch) == list(range(num))
+    looks = {look for batch in seen for _, look in batch}
+    assert len(looks) == epochs * num  # each looks otherwise in each epoch
 
 
 def test_codes_of_augmented_images_are_computed_anew_and_that_is_told_once(tmp_path: Path) -> None:
