@@ -7,6 +7,7 @@ the first of these, by all ranks alike.
 
 import math
 import time
+from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 
@@ -21,6 +22,7 @@ from workers.parallel.replicas import Replicas
 from workers.parallel.signals import Agreed, Signals
 from workers.stages.catalog import StagePlan
 from workers.stages.handover import Inputs
+from workers.telemetry.curve_watch import CurveWatch
 from workers.telemetry.diagnostics import Diagnostics, Look
 from workers.telemetry.listener import BEGIN_PHASE
 from workers.telemetry.utilization import Utilization
@@ -75,6 +77,7 @@ class StageLoop:
         self._batches_epoch = -1
         self._diagnostics = Diagnostics.of(course.net, seat) if is_finetuned else None
         self._clock = ProgressClock(course, plan, utilization)
+        self._curve = CurveWatch(has_plateaus=is_finetuned)
         self._metrics: dict[str, float] = {}  # of the last look and evaluation, until they are told
 
     def go_on_at(self, position: Position) -> None:
@@ -224,7 +227,10 @@ class StageLoop:
         num_void, num_in_a_row = (0, 0) if self._guard is None else self._guard.counts()
         if num_void > 0:
             self._metrics["nonfinite_steps"] = float(num_void)
-        self._clock.tell(self.position.stage_step, loss, self._metrics)
+        line = self._clock.tell(self.position.stage_step, loss, self._metrics)
+        self._notice(self._curve.look(line))
+        if num_void > 0 and self._guard is not None and not self._guard.scales:
+            self._notice([_skipped(self._plan.name, num_void)])
         self._metrics = {}
         self._check(loss)
         if num_in_a_row >= VOID_IN_A_ROW_MAX:
@@ -247,8 +253,21 @@ class StageLoop:
         assert self._diagnostics is not None
         figures = self._diagnostics.metrics(look)
         self._metrics |= figures
-        for noticed in self._diagnostics.verdicts(figures):
+        self._notice(self._diagnostics.verdicts(figures))
+
+    def _notice(self, found: Iterable[Noticed]) -> None:
+        """Tell what has not been told of this stage."""
+        for noticed in found:
             if noticed.code not in self.position.noticed:
                 self._course.tell(noticed)
                 codes = (*self.position.noticed, noticed.code)
                 self.position = replace(self.position, noticed=codes)
+
+
+def _skipped(stage: str, num_void: int) -> Noticed:
+    return Noticed(
+        code="non_finite_skipped",
+        sentence=f"{num_void} steps of {stage} were left out so far, because their gradient was "
+        "not finite (training.on_non_finite: skip); lower the learning rate, or set "
+        "training.clip_norm.",
+    )

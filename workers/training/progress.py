@@ -35,8 +35,8 @@ class ProgressClock:
         self._steps += 1
         self._wait_seconds += data_wait_seconds
 
-    def tell(self, stage_step: int, loss: float, metrics: dict[str, float]) -> None:
-        """Tell the progress; `loss` is the mean since the last one."""
+    def tell(self, stage_step: int, loss: float, metrics: dict[str, float]) -> Progress:
+        """Tell the progress, and return it; `loss` is the mean since the last one."""
         now = time.perf_counter()
         steps = max(1, self._steps)
         seconds = now - self._begun_at
@@ -45,23 +45,23 @@ class ProgressClock:
         samples_per_second = steps * plan.batch_size / seconds
         used = self._utilization
         remaining_steps = last_plan.first_step + last_plan.steps - step
-        self._course.tell(
-            Progress(
-                stage_index=plan.index,
-                epoch=stage_step // plan.steps_per_epoch,
-                stage_step=stage_step,
-                step=step,
-                loss=loss if math.isfinite(loss) else None,
-                lr=lr_at(plan, stage_step - 1),
-                samples=plan.first_sample + stage_step * plan.batch_size,
-                samples_per_second=samples_per_second,
-                step_seconds=seconds / steps,
-                data_wait_seconds=self._wait_seconds / steps,
-                eta_seconds=remaining_steps * seconds / steps,
-                memory_bytes=memory_bytes(self._course.seat.device),
-                mfu=None if used is None else used.mfu(samples_per_second),
-                metrics=metrics,
-            )
+        progress = Progress(
+            stage_index=plan.index,
+            epoch=stage_step // plan.steps_per_epoch,
+            stage_step=stage_step,
+            step=step,
+            loss=loss if math.isfinite(loss) else None,
+            lr=lr_at(plan, stage_step - 1),
+            samples=plan.first_sample + stage_step * plan.batch_size,
+            samples_per_second=samples_per_second,
+            step_seconds=seconds / steps,
+            data_wait_seconds=self._wait_seconds / steps,
+            eta_seconds=remaining_steps * seconds / steps,
+            memory_bytes=memory_bytes(self._course.seat.device),
+            mfu=None if used is None else used.mfu(samples_per_second),
+            metrics=metrics,
         )
+        self._course.tell(progress)
         self._told_at = self._begun_at = now
         self._steps, self._wait_seconds = 0, 0.0
+        return progress
