@@ -10,14 +10,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from service.domain.records import Attempt, Event, Job, Measurement
-from workers.contract.reports import Progress
+from workers.contract.curve_verdicts import plateau, starved
+from workers.contract.reports import Noticed, Progress
 from workers.contract.wire import JobId
 
-STARVED = 0.3  # of a step's time that waits for data: faster data would help more than anything
-STILL = 0.01  # of its height that a loss moves while it stands still
-LEARNED = 0.9  # of its first value below which a loss has come down at all
 LINES_MIN = 12  # of a curve's lines, before anything is said of it
-TAIL = 0.5  # of a curve that is looked at for what it does now
 CODES = frozenset(
     {
         "vanishing_gradient",
@@ -28,6 +25,7 @@ CODES = frozenset(
         "checkpoint_fallback",
         "checkpoint_failed",
         "codes_not_kept",
+        "non_finite_skipped",
         "rolled_back",
         "stopped_early",
     }
@@ -111,34 +109,22 @@ def _standing(first: Progress, lines: Sequence[Progress]) -> Iterator[Verdict]:
         for line in lines
         if line.loss is not None and math.isfinite(line.loss)
     ]
-    if len(known) < LINES_MIN or first.loss is None:
-        return
-    since_step = known[-round(len(known) * TAIL)][0]
-    tail = [loss for step, loss in known if step >= since_step]
-    is_still = max(tail) - min(tail) <= STILL * max(abs(max(tail)), 1e-12)
-    if is_still and tail[-1] > LEARNED * first.loss:
-        yield Verdict(
-            "plateau",
-            f"The loss began at {first.loss:.4g} and stands at {tail[-1]:.4g}: it has not moved "
-            f"by more than {STILL:.0%} since step {since_step}. Look at the layers below; "
-            "where their gradients fade, pretrain them or initialise them better, else try another "
-            "learning rate.",
-        )
+    if len(known) >= LINES_MIN and first.loss is not None:
+        steps, losses = zip(*known, strict=True)
+        yield from _verdicts(plateau(first.loss, steps, losses))
 
 
 def _starved(curve: Sequence[Measurement]) -> Iterator[Verdict]:
     """Steps that wait for their data."""
     lines = [line.progress for line in curve][-LINES_MIN:]
-    seconds = sum(line.step_seconds for line in lines)
-    if len(lines) < LINES_MIN or seconds <= 0:
-        return
-    share = sum(line.data_wait_seconds for line in lines) / seconds
-    if share > STARVED:
-        yield Verdict(
-            "starved_by_data",
-            f"{share:.0%} of each step waits for data: put the data nearer to the workers, give "
-            "each more CPUs, or let processes of their own decode it.",
-        )
+    if len(lines) == LINES_MIN:
+        seconds = sum(line.step_seconds for line in lines)
+        yield from _verdicts(starved(seconds, sum(line.data_wait_seconds for line in lines)))
+
+
+def _verdicts(noticed: Noticed | None) -> Iterator[Verdict]:
+    if noticed is not None:
+        yield Verdict(noticed.code, noticed.sentence)
 
 
 def _failed(attempts: Sequence[Attempt]) -> Iterator[Verdict]:
