@@ -160,7 +160,7 @@ class Jobs:
         return self._store.measurements(self.find(ref).id, limit, before_id)
 
     def checkpoints(self, ref: str) -> list[Checkpoint]:
-        """The job's checkpoints, newest first, the pruned ones too."""
+        """The job's checkpoints, newest first; of pruned ones only the newest."""
         return self._store.checkpoints(self.find(ref).id)
 
     def pin(self, ref: str, path: str | None, *, pinned: bool, actor: str) -> Checkpoint:

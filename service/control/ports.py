@@ -224,7 +224,7 @@ class Telemetry(Protocol):
         """The oldest line of the job's curves that is of this stage, or None."""
 
     def checkpoints(self, job_id: JobId) -> list[Checkpoint]:
-        """The job's checkpoints, newest first, the pruned ones too."""
+        """The job's checkpoints, newest first; of pruned ones only the newest."""
 
     def current_checkpoint(self, job_id: JobId) -> Checkpoint | None:
         """The job's newest checkpoint that is not pruned, or None."""

@@ -269,7 +269,7 @@ def _add_course(router: APIRouter, services: Services, auth: Auth) -> None:
 
     @router.get("/jobs/{ref}/checkpoints")
     def checkpoints(request: Request, ref: str) -> CheckpointsPage:
-        """List a job's checkpoints, newest first."""
+        """List a job's checkpoints, newest first; of those that are gone only the newest."""
         return CheckpointsPage(checkpoints=services.jobs.checkpoints(seen(request, ref).id))
 
     @router.post("/jobs/{ref}/checkpoints/verify")

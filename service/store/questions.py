@@ -46,6 +46,8 @@ from service.store.tables import (
 from workers.contract.reports import StageKind
 from workers.contract.wire import JobId
 
+PRUNED_SHOWN = 200  # of a job's checkpoints that are gone: a job of weeks has had many thousands
+
 
 class Questions:
     """What can be asked about jobs."""
@@ -192,9 +194,13 @@ class Questions:
         return [_reading(row, kinds, current) for row in told]
 
     def checkpoints(self, job_id: JobId) -> list[Checkpoint]:
-        """The job's checkpoints, the one told last first."""
-        query = select(checkpoints).where(checkpoints.c.job_id == job_id)
-        return list(map(checkpoint_of, self._all(query.order_by(checkpoints.c.id.desc()))))
+        """The job's checkpoints, the one told last first; of pruned ones the newest."""
+        of_job = checkpoints.c.job_id == job_id
+        newest = checkpoints.c.id.desc()
+        pruned = select(checkpoints.c.id).where(of_job, checkpoints.c.pruned).order_by(newest)
+        is_shown = ~checkpoints.c.pruned | checkpoints.c.id.in_(pruned.limit(PRUNED_SHOWN))
+        query = select(checkpoints).where(of_job, is_shown).order_by(newest)
+        return list(map(checkpoint_of, self._all(query)))
 
     def current_checkpoint(self, job_id: JobId) -> Checkpoint | None:
         """The job's newest checkpoint that is not pruned, or None."""

@@ -96,28 +96,21 @@ def test_while_nothing_is_wrong_nobody_has_to_poll_often(buses: tuple[Bus, Bus])
     assert all(bus.poll_seconds == 20.0 for bus in buses)
 
 
-def test_nothing_is_delivered_after_the_end(buses: tuple[Bus, Bus]) -> None:
-    here, there = buses
-    if here is there:
-        return  # one object: it ends with its process
-    woken = threading.Event()
+def test_nothing_is_delivered_after_the_end(redis_server: RedisServer) -> None:
+    """A local bus ends with its process."""
+    here, there, third = (RedisBus(redis_server.url) for _ in range(3))
+    for bus in (here, there, third):
+        bus.start()
+    wait_until(lambda: all(bus.trouble is None for bus in (here, there, third)))
+    woken, mark = threading.Event(), threading.Event()
     there.listen("queue", woken.set)
+    third.listen("queue", mark.set)
     there.close()
     here.wake("queue")
-    mark = threading.Event()
-    third = RedisBus(f"redis://127.0.0.1:{_port(here)}/0")
-    third.listen("mark", mark.set)
-    third.start()
-    wait_until(lambda: third.trouble is None)
-    here.wake("mark")
     assert mark.wait(DEADLINE_SECONDS)
-    third.close()
     assert not woken.is_set()
-
-
-def _port(bus: Bus) -> int:
-    assert isinstance(bus, RedisBus)
-    return int(bus._redis.connection_pool.connection_kwargs["port"])
+    for bus in (here, third):
+        bus.close()
 
 
 def test_two_services_on_one_redis_do_not_hear_each_other(redis_server: RedisServer) -> None:

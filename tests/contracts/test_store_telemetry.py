@@ -311,6 +311,21 @@ def test_a_pruned_checkpoint_stays_in_the_list_and_is_not_asked_for_again(
     assert store.to_prune("a", limit=10) == []
 
 
+def test_of_those_that_are_gone_only_the_newest_are_shown(
+    store: Store, lives: Lives, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.store.questions.PRUNED_SHOWN", 2)
+    job, _ = lives.running()
+    with store.write() as tx:
+        for step in range(6):
+            tx.add_checkpoint(job.id, wrote(job, step), TOLD_AT)
+        tx.pin(job.id, wrote(job, 1).ref.path, pinned=True)
+        tx.ask_prune(job.id, keep_last=1)
+        gone = [wrote(job, step).ref.path for step in (0, 2, 3, 4)]
+        tx.mark_pruned([CheckpointPath(job_id=job.id, path=path) for path in gone])
+    assert [row.ref.step for row in store.checkpoints(job.id)] == [5, 4, 3, 1]
+
+
 def test_the_agent_of_the_newest_attempt_prunes(store: Store, lives: Lives) -> None:
     job, _ = lives.requeued()
     with store.write() as tx:
