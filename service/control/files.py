@@ -15,9 +15,7 @@ LOG_BYTES_MAX = 1 << 20  # one answer; the reader asks again with the cursor
 LOG_CHUNKS_MAX = 200  # the same: chunks of one answer, each a request to an object store
 
 
-def data_place(
-    path: str, storage_url: str, data_roots: tuple[str, ...], place: str = "data.path"
-) -> str:
+def data_place(path: str, storage_url: str, data_roots: tuple[str, ...], *, place: str) -> str:
     """The URL of a spec's path of data; BadInput at `place` where it can't be read from there."""
     url = resolve_data(path, storage_url, data_roots)
     if url is None:

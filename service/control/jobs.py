@@ -302,9 +302,11 @@ class Jobs:
 
     def _check(self, spec: JobSpec) -> None:
         """Refuse what can be known to fail before it is stored."""
-        path = getattr(spec.data, "path", None)
-        if path is not None:
-            data_place(path, self._storage_url, self._data_roots)
+        pretraining = None if spec.pretraining is None else spec.pretraining.data
+        for place, data in (("data", spec.data), ("pretraining.data", pretraining)):
+            path = getattr(data, "path", None)
+            if path is not None:
+                data_place(path, self._storage_url, self._data_roots, place=f"{place}.path")
         if spec.init_from is not None and spec.init_from.weights is not None:
             weights = spec.init_from.weights
             data_place(weights, self._storage_url, self._data_roots, place="init_from.weights")

@@ -62,6 +62,13 @@ def test_data_that_is_not_there_is_refused(house: House) -> None:
         house.submit(data={"source": "npz", "path": "absent.npz"})
 
 
+@pytest.mark.parametrize(("path", "said"), [("absent.npz", "there is no"), ("/etc", "outside")])
+def test_the_samples_of_pretraining_are_looked_for_too(house: House, path: str, said: str) -> None:
+    own = {"source": "npz", "path": path}
+    with pytest.raises(BadInput, match=rf"pretraining\.data\.path: .*{said}"):
+        house.submit(pretraining={"method": "denoising_autoencoder", "lr": 0.1, "data": own})
+
+
 def test_data_below_the_storage_or_a_named_root_is_accepted(tmp_path: Path) -> None:
     storage, root = tmp_path / "storage", tmp_path / "data"
     for folder in (storage, root):
