@@ -46,16 +46,26 @@ class Adam(Written):
     betas: tuple[Fraction, Fraction] = (0.9, 0.999)
     eps: Rate = 1e-8
     weight_decay: NotNegative = 0.0
+    amsgrad: bool = False
 
 
 class AdamVariant(Written):
-    """torch.optim.NAdam, RAdam or Adamax."""
+    """torch.optim.NAdam, RAdam or Adamax; the former two may decay the weights as AdamW does."""
 
     name: Literal["nadam", "radam", "adamax"]
     lr: Rate = 1e-3
     betas: tuple[Fraction, Fraction] = (0.9, 0.999)
     eps: Rate = 1e-8
     weight_decay: NotNegative = 0.0
+    decoupled_weight_decay: bool = False
+
+    @model_validator(mode="after")
+    def _adamax_is_not_decoupled(self) -> Self:
+        if self.decoupled_weight_decay and self.name == "adamax":
+            raise RecipeMistake(
+                "decoupled_weight_decay", "adamax has none; remove it, or take nadam or radam"
+            )
+        return self
 
 
 class Rmsprop(Written):

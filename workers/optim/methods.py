@@ -83,7 +83,8 @@ def _kinds(spec: OptimizerSpec) -> tuple[str, ...]:
         case Sgd():
             return ("momentum",)
         case Adam():
-            return ("first_moment", "second_moment", "count")
+            most = ("second_moment_max",) if spec.amsgrad else ()
+            return ("first_moment", "second_moment", "count", *most)
         case AdamVariant():
             moments = ("first_moment", "second_moment", "count")
             return (*moments, "momentum_product") if spec.name == "nadam" else moments
@@ -146,11 +147,11 @@ def _adam(
         gradients,
         state["first_moment"],
         state["second_moment"],
-        [],
+        state.get("second_moment_max", []),
         state["count"],
         fused=True,
         found_inf=is_void,
-        amsgrad=False,
+        amsgrad=spec.amsgrad,
         beta1=spec.betas[0],
         beta2=spec.betas[1],
         lr=lr,
@@ -185,6 +186,7 @@ def _adam_variant(
                 lr=lr,
                 weight_decay=decay,
                 momentum_decay=NADAM_MOMENTUM_DECAY,
+                decoupled_weight_decay=spec.decoupled_weight_decay,
                 eps=eps,
             )
         case "radam":
@@ -194,6 +196,7 @@ def _adam_variant(
                 first,
                 second,
                 counts,
+                decoupled_weight_decay=spec.decoupled_weight_decay,
                 foreach=True,
                 beta1=beta1,
                 beta2=beta2,

@@ -59,6 +59,11 @@ MISTAKES: list[tuple[str, str, list[tuple[str, Any]]]] = [
     ("augment", "image: true", [("data.augment", {"flip": 0.5})]),
     ("std", "as for mean", [("data.normalize", {"mean": [0, 0], "std": [1]})]),
     ("nesterov", "momentum", [("training.optimizer", {"name": "sgd", "nesterov": True})]),
+    (
+        "decoupled_weight_decay",
+        "take nadam or radam",
+        [("training.optimizer", {"name": "adamax", "decoupled_weight_decay": True})],
+    ),
     ("warmup_epochs", "one_cycle", [_schedule(name="one_cycle", warmup_epochs=1)]),
     ("at_epochs", "name: step", [_schedule(name="step")]),
     ("at_epochs", "name: step", [_schedule(name="cosine", at_epochs=[2])]),

@@ -81,6 +81,7 @@ def test_one_value_serves_every_layer_and_a_list_one_each() -> None:
         [("model.residual", True), ("model.normalization", "layer")],
         [("training.optimizer", {"name": "adamw", "betas": [0.8, 0.9]})],
         [("training.optimizer", {"name": "sgd", "nesterov": True, "momentum": 0.9})],
+        [("training.optimizer", {"name": "nadam", "decoupled_weight_decay": True})],
         [("data", {"source": "npz", "path": "d.npz", "x_test": "a", "y_test": "b"})],
         [("data", {"source": "idx", "path": "mnist"})],
         [("checkpoint.best", {}), ("data.validation_fraction", 0.1)],

@@ -38,6 +38,26 @@ CASES: dict[str, tuple[OptimizerSpec, type[Any], dict[str, Any]]] = {
         torch.optim.AdamW,
         {"lr": 0.01, "weight_decay": 0.1},
     ),
+    "adam, amsgrad": (
+        Adam(name="adam", lr=0.01, amsgrad=True, weight_decay=0.1),
+        torch.optim.Adam,
+        {"amsgrad": True, "weight_decay": 0.1},
+    ),
+    "adamw, amsgrad": (
+        Adam(name="adamw", lr=0.01, amsgrad=True, weight_decay=0.1),
+        torch.optim.AdamW,
+        {"amsgrad": True, "weight_decay": 0.1},
+    ),
+    "nadam, decoupled": (
+        AdamVariant(name="nadam", lr=0.01, decoupled_weight_decay=True, **MOMENTS),
+        torch.optim.NAdam,
+        {"decoupled_weight_decay": True, **MOMENTS},
+    ),
+    "radam, decoupled": (
+        AdamVariant(name="radam", lr=0.01, decoupled_weight_decay=True, **MOMENTS),
+        torch.optim.RAdam,
+        {"decoupled_weight_decay": True, **MOMENTS},
+    ),
     "nadam": (AdamVariant(name="nadam", lr=0.01, **MOMENTS), torch.optim.NAdam, MOMENTS),
     "radam": (AdamVariant(name="radam", lr=0.01, **MOMENTS), torch.optim.RAdam, MOMENTS),
     "adamax": (AdamVariant(name="adamax", lr=0.01, **MOMENTS), torch.optim.Adamax, MOMENTS),

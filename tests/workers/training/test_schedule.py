@@ -6,7 +6,13 @@ from typing import Any
 
 import pytest
 import torch
-from torch.optim.lr_scheduler import MultiStepLR, OneCycleLR
+from torch.optim.lr_scheduler import (
+    CosineAnnealingLR,
+    LinearLR,
+    MultiStepLR,
+    OneCycleLR,
+    SequentialLR,
+)
 
 from workers.contract.recipe import Recipe
 from workers.stages.catalog import StagePlan, plan_stages
@@ -72,6 +78,18 @@ def _of_torch(build: Any) -> list[float]:
 def test_steps_fall_at_the_epochs_listed_as_in_torch() -> None:
     theirs = _of_torch(lambda one: MultiStepLR(one, [30, 60], gamma=0.3))
     assert _rates(name="step", at_epochs=[3, 6], factor=0.3) == pytest.approx(theirs)
+
+
+def _warmed_up(optimizer: torch.optim.Optimizer, then: Any) -> SequentialLR:
+    """Twenty steps of warm-up, the last of which has the full rate."""
+    return SequentialLR(optimizer, [LinearLR(optimizer, 1 / 20, 1.0, 19), then], [20])
+
+
+def test_a_warm_up_before_a_cosine_or_a_line_is_that_of_torch() -> None:
+    cosine = _of_torch(lambda one: _warmed_up(one, CosineAnnealingLR(one, 80, eta_min=0.2)))
+    assert _rates(name="cosine", warmup_epochs=2, final_fraction=0.1) == pytest.approx(cosine)
+    line = _of_torch(lambda one: _warmed_up(one, LinearLR(one, 1.0, 0.1, 80)))
+    assert _rates(name="linear", warmup_epochs=2, final_fraction=0.1) == pytest.approx(line)
 
 
 def test_one_cycle_is_that_of_torch_but_for_where_its_turning_point_falls() -> None:
