@@ -205,6 +205,16 @@ def test_without_redis_a_waiting_agent_is_a_poll_late_and_no_more(two: Two, faul
     assert [gang["job_id"] for gang in gangs] == [job_id]
 
 
+def test_what_is_published_into_a_frozen_redis_is_late_until_that_is_noticed(two: Two) -> None:
+    _, follower = two.leader_and_follower()
+    answer = waiting_agent(follower)
+    two.redis.freeze()
+    assert follower.service.bus.trouble is None
+    job_id = two.submit(follower)
+    gangs = answer.result(AT_ONCE_SECONDS)["gangs"]
+    assert [gang["job_id"] for gang in gangs] == [job_id]
+
+
 def test_when_the_leader_ends_the_other_leads_and_grants(two: Two) -> None:
     leader, follower = two.leader_and_follower()
     leader.service.loop.stop()
