@@ -11,6 +11,7 @@ from workers.contract.recipe import Recipe
 from workers.contract.reports import FactBody
 from workers.contract.wire import JobId
 from workers.parallel.mesh import Seat
+from workers.telemetry.listener import Listener
 from workers.training.run import train
 
 
@@ -33,7 +34,7 @@ class Quiet:
         return None
 
 
-def train_alone(folder: Path, listener: Quiet, **parts: Any) -> None:
+def train_alone(folder: Path, listener: Listener, **parts: Any) -> None:
     """Train a recipe of these parts, which saves at its stages' ends only, beside its data."""
     recipe = Recipe.model_validate({"checkpoint": {"every_steps": 1_000_000}, **parts})
     launch = LaunchSpec(
