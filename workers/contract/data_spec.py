@@ -1,5 +1,6 @@
 """Where a job's data comes from, and how it is divided and scaled."""
 
+import math
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import ConfigDict, Field, model_validator
@@ -17,6 +18,7 @@ SHUFFLE_SHARDS_MAX = 1000  # all of them are open at once
 PROCESSES_MAX = 64  # of one rank; a node has no more cores to spare for each of its ranks
 
 SAMPLES_MAX = 1_000_000_000  # their numbers alone take 8 GB
+MEANS_MAX = 2**28  # numbers: 1 GiB of every rank
 FEATURES_MAX = 10_000  # names of columns; a wider table is better a .npy file
 
 Path = Annotated[str, Field(min_length=1)]
@@ -59,15 +61,21 @@ class Samples(Written):
     """Processes of each rank that read, decode and augment ahead; 0: the rank does it itself."""
 
 
-class DigitsData(Samples):
+class HeldOut(Samples):
+    """Samples of which shares can be held out of the training part, each class by its own."""
+
+    test_fraction: Fraction = 0.2
+    validation_fraction: Fraction = 0.0
+    """Of what then remains."""
+    split_seed: Seed = 0
+
+
+class DigitsData(HeldOut):
     """scikit-learn's 1,797 real 8 x 8 handwritten digits; it needs no download."""
 
     source: Literal["digits"]
     image: bool = False  # (1, 8, 8) instead of a vector of 64
-    test_fraction: Fraction = 0.2
-    validation_fraction: Fraction = 0.0
     scale: Scale = "unit"
-    split_seed: Seed = 0
 
     @model_validator(mode="after")
     def _only_images_are_augmented(self) -> Self:
@@ -86,64 +94,53 @@ class IdxData(Samples):
     split_seed: Seed = 0
 
 
-class NpzData(Samples):
-    """One .npz file: features `x` (n, ...) and integer labels `y` (n,), optionally a test part."""
+class Arrays(HeldOut):
+    """Features (n, ...) and integer labels (n,) as NumPy writes them."""
+
+    x_test: Path | None = None
+    """With `y_test`: the test part, which is then not held out of the rest."""
+    y_test: Path | None = None
+    sequences: bool = False
+    """Samples (T, F) are sequences; else (H, W) are grey images."""
+    scale: Scale = "none"
+
+    @model_validator(mode="after")
+    def _test_part_is_whole(self) -> Self:
+        if (self.x_test is None) != (self.y_test is None):
+            raise RecipeMistake("x_test", "name both x_test and y_test, or neither")
+        return self
+
+
+class NpzData(Arrays):
+    """One .npz file; its arrays are named."""
 
     source: Literal["npz"]
     path: Path
     x: str = "x"
-    y: str = "y"
-    x_test: str | None = None
-    y_test: str | None = None
-    sequences: bool = False
-    """Samples (T, F) are sequences; else (H, W) are grey images."""
-    test_fraction: Fraction = 0.2
-    validation_fraction: Fraction = 0.0
-    scale: Scale = "none"
-    split_seed: Seed = 0
-
-    @model_validator(mode="after")
-    def _test_part_is_whole(self) -> Self:
-        if (self.x_test is None) != (self.y_test is None):
-            raise RecipeMistake("x_test", "name both x_test and y_test, or neither")
-        return self
+    y: str | None = "y"
+    """None: there are no labels; only `pretraining.data` may be without."""
 
 
-class NpyData(Samples):
-    """.npy files: features (n, ...), read by memory map, and integer labels (n,)."""
+class NpyData(Arrays):
+    """.npy files, of which the features are read by memory map."""
 
     source: Literal["npy"]
     x: Path
-    y: Path
-    x_test: Path | None = None
-    y_test: Path | None = None
-    sequences: bool = False
-    """Samples (T, F) are sequences; else (H, W) are grey images."""
-    test_fraction: Fraction = 0.2
-    validation_fraction: Fraction = 0.0
-    scale: Scale = "none"
-    split_seed: Seed = 0
-
-    @model_validator(mode="after")
-    def _test_part_is_whole(self) -> Self:
-        if (self.x_test is None) != (self.y_test is None):
-            raise RecipeMistake("x_test", "name both x_test and y_test, or neither")
-        return self
+    y: Path | None
+    """None: there are no labels; only `pretraining.data` may be without."""
 
 
-class TableData(Samples):
+class TableData(HeldOut):
     """A table, one row for each sample: a file, or a folder of such."""
 
     source: Literal["csv", "parquet"]
     path: Path
-    label: Annotated[str, Field(min_length=1)]
-    """The column of the classes: whole numbers from 0, or names, numbered in their order."""
+    label: Annotated[str, Field(min_length=1)] | None
+    """The column of the classes: whole numbers from 0, or names, numbered in their order. None: there
+    are no labels; only `pretraining.data` may be without."""
     features: Annotated[tuple[str, ...], Field(min_length=1, max_length=FEATURES_MAX)] | None = None
     """Columns of numbers; None: all others."""
-    test_fraction: Fraction = 0.2
-    validation_fraction: Fraction = 0.0
     scale: Scale = "standardize"
-    split_seed: Seed = 0
 
 
 class SyntheticData(Samples):
@@ -160,8 +157,14 @@ class SyntheticData(Samples):
     scale: Literal["unit"] = "unit"
     data_seed: Seed = 0
 
+    @model_validator(mode="after")
+    def _means_fit_into_memory(self) -> Self:
+        if self.classes * math.prod(self.shape) > MEANS_MAX:
+            raise RecipeMistake("shape", f"times classes is more than {MEANS_MAX} numbers")
+        return self
 
-class CustomData(Samples):
+
+class CustomData(HeldOut):
     """Samples from a callable of the user's own, in the packed `code:` or installed on the workers.
 
     `callable(**options)` returns (x, y) or (x, y, x_test, y_test). What is no array but has a
@@ -176,13 +179,10 @@ class CustomData(Samples):
     options: Annotated[dict[str, Any], Field(max_length=OPTIONS_MAX)] = {}
     sequences: bool = False
     """Samples (T, F) are sequences; else (H, W) are grey images."""
-    test_fraction: Fraction = 0.2
-    validation_fraction: Fraction = 0.0
     scale: Scale = "none"
-    split_seed: Seed = 0
 
 
-class ImageFolderData(Samples):
+class ImageFolderData(HeldOut):
     """A folder with one folder of .jpg and .png files for each class.
 
     Where it has `train`, each class is below that, and `validation` and `test`, where there are
@@ -194,10 +194,7 @@ class ImageFolderData(Samples):
     size: Annotated[int, Field(ge=1, le=SIDE_MAX)]
     """Pixels: the shorter side becomes as long, and the middle square is cut out."""
     channels: Literal[1, 3] = 3  # grey, or colours
-    test_fraction: Fraction = 0.2
-    validation_fraction: Fraction = 0.0
     scale: Literal["unit"] = "unit"
-    split_seed: Seed = 0
 
 
 class StreamData(Samples):
@@ -226,6 +223,18 @@ DataSpec = Annotated[
     | CustomData,
     Field(discriminator="source"),
 ]
+
+
+def check_labels(data: DataSpec) -> None:
+    """Raise RecipeMistake where the samples have no labels."""
+    mending = "training needs labels, name them; only what pretraining.data reads may be without"
+    match data:
+        case NpzData(y=None) | NpyData(y=None):
+            raise RecipeMistake("data.y", mending)
+        case TableData(label=None):
+            raise RecipeMistake("data.label", mending)
+        case _:
+            return
 
 
 def check_validation(data: DataSpec, place: str) -> None:

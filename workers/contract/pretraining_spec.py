@@ -40,7 +40,8 @@ class _Pretraining(Written):
     lr: Rate | tuple[Rate, ...]
     early_stop: EarlyStop | None = None
     data: DataSpec | None = None
-    """Samples without labels to learn from instead, of the same shape: their training part."""
+    """Samples to learn from instead, with labels or without, of the same shape: their training
+    part."""
 
     def epochs_of(self, layer: int) -> int:
         """The epochs of `layer`, counted from 0 at the input."""

@@ -10,7 +10,7 @@ from typing import Annotated, Self
 from pydantic import BeforeValidator, Field, model_validator
 
 from workers.contract.checkpoint_spec import CheckpointPolicy, check_checkpoint
-from workers.contract.data_spec import DataSpec, check_validation
+from workers.contract.data_spec import DataSpec, check_labels, check_validation
 from workers.contract.init_spec import InitSpec, init_of
 from workers.contract.model_spec import ModelSpec
 from workers.contract.pretraining_spec import PretrainingSpec, check_pretraining
@@ -38,6 +38,7 @@ class Recipe(Written):
 
     @model_validator(mode="after")
     def _parts_fit_together(self) -> Self:
+        check_labels(self.data)
         if self.pretraining is not None:
             check_pretraining(self.pretraining, self.model, self.data)
         check_checkpoint(self.checkpoint)

@@ -28,7 +28,7 @@ from workers.data.node_cache import stamp_of, with_copy
 from workers.data.order import epoch_order
 from workers.data.part import rows_at_once
 from workers.data.scaling import Scaling
-from workers.data.sources import BYTE_LEVELS, Places, map_npy
+from workers.data.sources import BYTE_LEVELS, Places, map_npy, no_labels
 
 Array = npt.NDArray[Any]
 Numbers = npt.NDArray[np.int64]
@@ -181,13 +181,18 @@ def divided_files(spec: NpyData, places: Places) -> Parts:
         ConfigFailure: a file is missing, none, or does not fit the others.
         StorageFailure: storage can't be read.
     """
-    named = [name for name in (spec.x, spec.y, spec.x_test, spec.y_test) if name is not None]
-    x, y, *test = (Mapped(places.url(name)) for name in named)
-    for features in (x, *test[:1]):
-        check_numbers(features.dtype, features.shape, f"data: {features.url}: the features")
-    own_test = (test[0], np.asarray(test[1].array)) if test else None
-    stamp = "\n".join(one.stamp for one in (x, y, *test))
-    return divided_by_row(x, np.asarray(y.array), own_test, spec, stamp)
+    x, y, x_test, y_test = (
+        None if name is None else Mapped(places.url(name))
+        for name in (spec.x, spec.y, spec.x_test, spec.y_test)
+    )
+    assert x is not None
+    for features in (x, x_test):
+        if features is not None:
+            check_numbers(features.dtype, features.shape, f"data: {features.url}: the features")
+    labels = no_labels(x.shape) if y is None else np.asarray(y.array)
+    own_test = (x_test, np.asarray(y_test.array)) if x_test and y_test else None
+    stamp = "\n".join(one.stamp for one in (x, y, x_test, y_test) if one is not None)
+    return divided_by_row(x, labels, own_test, spec, stamp)
 
 
 def divided_by_row(

@@ -166,7 +166,8 @@ def _npz(url: str, spec: NpzData) -> Stored:
 
 def _unpacked(stream: BinaryIO, spec: NpzData, url: str) -> Stored:
     with np.load(stream, allow_pickle=False) as arrays:
-        x, y = _array(arrays, spec.x, "x", url), _array(arrays, spec.y, "y", url)
+        x = _array(arrays, spec.x, "x", url)
+        y = no_labels(x.shape) if spec.y is None else _array(arrays, spec.y, "y", url)
         x_test = y_test = None
         if spec.x_test is not None and spec.y_test is not None:
             x_test = _array(arrays, spec.x_test, "x_test", url)
@@ -177,9 +178,15 @@ def _unpacked(stream: BinaryIO, spec: NpzData, url: str) -> Stored:
 def _array(arrays: Any, name: str, key: str, url: str) -> Array:
     if name not in arrays:
         has = ", ".join(sorted(arrays))
-        raise ConfigFailure(f"data.{key}: {url} has no array {name}; it has {has}")
+        hint = "; where there are no labels, pretraining.data says y: null" if key == "y" else ""
+        raise ConfigFailure(f"data.{key}: {url} has no array {name}; it has {has}{hint}")
     array: Array = arrays[name]
     return array
+
+
+def no_labels(shape: tuple[int, ...]) -> Array:
+    """Return what stands for the labels of samples (n, ...) without any; nobody looks at it."""
+    return np.zeros(shape[:1], np.int64)
 
 
 def map_npy(path: Path, place: str) -> Array:

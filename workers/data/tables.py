@@ -12,7 +12,7 @@ from workers.contract.data_spec import TableData
 from workers.contract.outcome import ConfigFailure
 from workers.contract.paths import join
 from workers.data.node_cache import listed, open_copy
-from workers.data.sources import Array, Places, Stored
+from workers.data.sources import Array, Places, Stored, no_labels
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -32,7 +32,7 @@ def read_table(spec: TableData, places: Places) -> Stored:
     names = table.column_names
     if table.num_rows == 0:
         raise ConfigFailure(f"data.path: {url} has no row; give some samples")
-    if spec.label not in names:
+    if spec.label is not None and spec.label not in names:
         raise ConfigFailure(f"data.label: {url} has no column {spec.label}; it has {_shown(names)}")
     wanted = spec.features or tuple(name for name in names if name != spec.label)
     for name in wanted:
@@ -41,6 +41,8 @@ def read_table(spec: TableData, places: Places) -> Stored:
     if not wanted:
         raise ConfigFailure(f"data.features: {url} has no column beside {spec.label}")
     x = np.stack([_numbers(table.column(name), name, url) for name in wanted], axis=1)
+    if spec.label is None:
+        return Stored(url, x, no_labels(x.shape))
     return Stored(url, x, _classes(table.column(spec.label), spec.label, url))
 
 

@@ -84,6 +84,9 @@ MISTAKES: list[tuple[str, str, list[tuple[str, Any]]]] = [
         "data.validation_samples",
         [("data", SYNTHETIC), ("training.early_stop", {"patience": 3})],
     ),
+    ("data.y", "pretraining.data", [("data", {"source": "npy", "x": "x.npy"})]),
+    ("data.y", "name them", [("data", NPZ | {"y": None})]),
+    ("data.label", "name them", [("data", {"source": "csv", "path": "t.csv"})]),
     (
         "pretraining.data",
         "learns from labels",

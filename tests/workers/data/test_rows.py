@@ -39,6 +39,21 @@ def test_npy_files_are_mapped_and_divided_as_arrays_in_memory_are(tmp_path: Path
     ahead.close()
 
 
+def test_samples_without_labels_are_read_for_pretraining(tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", X)
+    np.savez(tmp_path / "x.npz", x=X)
+    np.savetxt(tmp_path / "x.csv", X, delimiter=",", header="a,b,c,d", comments="")
+    for spec in (
+        {"source": "npy", "x": "x.npy"},
+        {"source": "npz", "path": "x.npz", "y": None},
+        {"source": "csv", "path": "x.csv", "scale": "none"},
+    ):
+        data = loaded(tmp_path, **spec, test_fraction=0.0)
+        torch.testing.assert_close(features(data.train), torch.from_numpy(X))
+    with pytest.raises(ConfigFailure, match=r"data\.y: .* has no array y; it has x; .* y: null"):
+        loaded(tmp_path, source="npz", path="x.npz")
+
+
 def test_a_file_much_larger_than_what_is_asked_for_is_not_read(tmp_path: Path) -> None:
     """Most of it is a hole in the file, of more bytes than a machine has memory."""
     rows, width = 2**20, 2**15

@@ -18,12 +18,11 @@ TRAINING: dict[str, Any] = {"epochs": 2, "batch_size": 200}
 VALIDATED = {"source": "digits", "validation_fraction": 0.1}
 
 
-def test_layers_learn_from_samples_of_their_own_and_the_net_from_the_labelled_ones(
+def test_layers_learn_from_samples_without_labels_and_the_net_from_the_labelled_ones(
     tmp_path: Path,
 ) -> None:
-    rows = np.random.default_rng(0)
-    np.savez(tmp_path / "more.npz", x=rows.random((2000, 64)), y=np.zeros(2000, np.int64))
-    unlabelled = {"source": "npz", "path": "more.npz", "test_fraction": 0.0}
+    np.save(tmp_path / "more.npy", np.random.default_rng(0).random((2000, 64), dtype=np.float32))
+    unlabelled = {"source": "npy", "x": "more.npy", "test_fraction": 0.0}
     attempt = run_alone(
         launch(
             recipe(model=MODEL, training=TRAINING, pretraining=STAGES | {"data": unlabelled}),
