@@ -2,7 +2,7 @@
 
 Nothing in it waits for the device but what somebody asked for: a report a few times a second, a
 look of the diagnostics, a checkpoint, the end of an epoch. A loss that is no number is noticed at
-the first of these, by all ranks alike.
+a report, a checkpoint or an epoch's end, by all ranks alike.
 """
 
 import math
@@ -26,11 +26,12 @@ from workers.telemetry.curve_watch import CurveWatch
 from workers.telemetry.diagnostics import Diagnostics, Look
 from workers.telemetry.listener import BEGIN_PHASE
 from workers.telemetry.utilization import Utilization
+from workers.training.contents import Trained
 from workers.training.course import Course
 from workers.training.evaluate import evaluate
-from workers.training.keep import Trained, before_update, is_due, non_finite, save
 from workers.training.position import Position
 from workers.training.progress import ProgressClock
+from workers.training.saving import before_update, is_due, non_finite, save
 from workers.training.schedule import lr_at, momentum_at
 
 # One that is looked at is not compiled, the next one is, and so may be one of another size.
@@ -71,7 +72,9 @@ class StageLoop:
         self._part = rank_part(plan.batch_size, seat.rank, seat.world_size)
         self._share = (self._part.stop - self._part.start) * seat.world_size / plan.batch_size
         self._guard = trained.optimizer.guard
-        self._skips = is_finetuned and course.recipe.training.on_non_finite == "skip"
+        on_non_finite = course.recipe.training.on_non_finite
+        self._skips = is_finetuned and on_non_finite == "skip"
+        self._goes_back = on_non_finite == "rollback"
         self._saved_at = time.perf_counter()
         self._batches_SB = torch.empty(0, 0)
         self._batches_epoch = -1
@@ -232,7 +235,8 @@ class StageLoop:
         if num_void > 0 and self._guard is not None and not self._guard.scales:
             self._notice([_skipped(self._plan.name, num_void)])
         self._metrics = {}
-        self._check(loss)
+        if not self._goes_back:  # from which step decides on the weights, so no clock may
+            self._check(loss)
         if num_in_a_row >= VOID_IN_A_ROW_MAX:
             raise non_finite(self._plan, self.position.stage_step)
 

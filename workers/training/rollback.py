@@ -9,9 +9,10 @@ from dataclasses import replace
 from workers.contract.outcome import NonFiniteFailure
 from workers.contract.reports import Noticed
 from workers.stages.catalog import StagePlan
+from workers.training.contents import Trained
 from workers.training.course import Course
-from workers.training.keep import Trained, newest_of_stage, restore_stage
 from workers.training.position import Position
+from workers.training.resuming import newest_of_stage, restore_stage
 
 ROLLBACKS_MAX = 5  # of a stage: one that needs more is not unlucky, but wrong
 

@@ -25,8 +25,9 @@ from workers.telemetry.listener import Listener
 from workers.telemetry.profiling import Profiling
 from workers.training.course import Course
 from workers.training.evaluate import evaluate
-from workers.training.keep import find, landing, restore_net
 from workers.training.position import Position
+from workers.training.resuming import find, restore_net
+from workers.training.saving import landing
 from workers.training.walk import StageWalk
 
 

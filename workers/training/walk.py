@@ -11,10 +11,11 @@ from workers.stages.catalog import StagePlan, build_objective
 from workers.stages.handover import Inputs
 from workers.telemetry.diagnostics import collapsed
 from workers.telemetry.utilization import Utilization
+from workers.training.contents import Trained
 from workers.training.course import Course
-from workers.training.keep import Trained, restore_stage
 from workers.training.loop import StageLoop
 from workers.training.position import Position
+from workers.training.resuming import restore_stage
 from workers.training.rollback import rolled_back
 from workers.training.tally import Tally
 
