@@ -7,10 +7,9 @@ all is not: falling back for an outage would throw training away, so that is a S
 import hashlib
 import io
 import json
-import pickle
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
@@ -18,6 +17,9 @@ from workers.checkpoint.folder import STATE, Folder, rank_file
 from workers.contract.manifest import CheckpointDamaged, Manifest, verify
 from workers.contract.paths import MANIFEST
 from workers.contract.reports import CheckpointRef
+
+if TYPE_CHECKING:
+    from torch.distributed.checkpoint.metadata import Metadata
 
 
 @dataclass(frozen=True)
@@ -76,17 +78,16 @@ def load(storage_url: str, ref: CheckpointRef, tensors: dict[str, Any], rank: in
     import torch.distributed as dist
 
     from workers.checkpoint.agreement import failing_together
-    from workers.checkpoint.metadata import METADATA, parse_metadata
     from workers.checkpoint.tensors import load_tensors
 
     world_size = dist.get_world_size() if dist.is_initialized() else 1
-    folder = Folder(storage_url, ref.path)
     with failing_together(world_size):
+        folder = Folder(storage_url, ref.path)
         if rank == 0:
             verify(folder.read_chunks, ref.manifest_sha256)
         verified = Verified(folder, ref)
         loaded = Loaded(ref, verified.state(), verified.rank_tensors(rank))
-        metadata = parse_metadata(verified.read(METADATA))
+        metadata = verified.metadata()
     load_tensors(folder, metadata, tensors, world_size)
     return loaded
 
@@ -105,7 +106,10 @@ class Verified:
 
     def state(self) -> dict[str, Any]:
         """The JSON state; raise CheckpointDamaged or StorageFailure, as the others do."""
-        state = json.loads(self.read(STATE))
+        try:
+            state = json.loads(self.read(STATE))
+        except ValueError as error:
+            raise CheckpointDamaged(f"{STATE} can't be understood: {error}") from error
         if not isinstance(state, dict):
             raise CheckpointDamaged(f"{STATE} holds no object")
         return state
@@ -117,11 +121,24 @@ class Verified:
         name = rank_file(rank)
         if name not in self._sha256:
             return {}
+        content = self.read(name)
         try:
-            tensors = torch.load(io.BytesIO(self.read(name)), weights_only=True)
-        except pickle.UnpicklingError as error:
+            tensors = torch.load(io.BytesIO(content), weights_only=True)
+        except Exception as error:  # a bad pickle may raise nearly anything
             raise CheckpointDamaged(f"{name} holds more than tensors: {error}") from error
         return dict(tensors)
+
+    def metadata(self) -> "Metadata":
+        """The tensors' table of contents; it names no file that the manifest does not list."""
+        from workers.checkpoint.metadata import METADATA, parse_metadata
+
+        metadata = parse_metadata(self.read(METADATA))
+        for place in (metadata.storage_data or {}).values():
+            if place.relative_path not in self._sha256:
+                raise CheckpointDamaged(
+                    f"{METADATA} names {place.relative_path}, which {MANIFEST} does not list"
+                )
+        return metadata
 
     def read(self, name: str) -> bytes:
         """All bytes of a file that the manifest lists."""

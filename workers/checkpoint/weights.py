@@ -22,12 +22,11 @@ def net_weights(storage_url: str, ref: CheckpointRef) -> dict[str, Tensor]:
     """
     from torch.distributed.checkpoint.metadata import TensorStorageMetadata  # imports DCP: 0.4 s
 
-    from workers.checkpoint.metadata import METADATA, parse_metadata
     from workers.checkpoint.tensors import load_tensors
 
     folder = Folder(storage_url, ref.path)
     verify(folder.read_chunks, ref.manifest_sha256)
-    metadata = parse_metadata(Verified(folder, ref).read(METADATA))
+    metadata = Verified(folder, ref).metadata()
     prefix = f"{NET}."
     found = {
         name: torch.empty(entry.size, dtype=entry.properties.dtype)

@@ -89,7 +89,8 @@ class CheckpointWriter:
         started = time.perf_counter() if begun_at is None else begun_at
         state_json = json.dumps(point.state).encode()  # first: its mistakes are every rank's
         path = checkpoint_folder(self._job_id, point.stage, point.step, self._attempt)
-        folder = Folder(self._storage_url, path)
+        with failing_together(self.world_size, group):
+            folder = Folder(self._storage_url, path)
         try:
             save_tensors(folder, tensors, self.world_size, group)
             with failing_together(self.world_size, group):
