@@ -60,6 +60,8 @@ class Diagnostics:
         self._layers = {name: net.layers[name] for name in layer_names}
         self._weights = [_main_weight(layer) for layer in self._layers.values()]
         self._parameters = list(net.parameters())
+        numbers = {id(parameter): k for k, parameter in enumerate(self._parameters)}
+        self._numbers = [numbers[id(weight)] for weight in self._weights]  # of those weights
         self._output = net.output
         self._seat = seat
         self._is_sharded = is_sharded(net)
@@ -88,11 +90,10 @@ class Diagnostics:
         finally:
             for hook in hooks:
                 hook.remove()
-        norms = _norms(_gradients(self._weights))
-        every = torch.stack(_norms(_gradients(self._parameters))).norm()
-        *look.gradient_norms, look.gradient_norm = (
-            norm if scale is None else norm / scale for norm in (*norms, every)
-        )
+        norms = torch.stack(_norms([_gradient(one) for one in self._parameters]))
+        norms = norms if scale is None else norms / scale
+        look.gradient_norms = [norms[k] for k in self._numbers]
+        look.gradient_norm = norms.norm()
         look.weights_before = [local(weight).detach().clone() for weight in self._weights]
 
     @torch.no_grad()
@@ -236,8 +237,9 @@ def _main_weight(layer: nn.Module) -> nn.Parameter:
     return next(parameter for parameter in layer.parameters() if parameter.dim() > 1)
 
 
-def _gradients(parameters: Sequence[nn.Parameter]) -> list[Tensor]:
-    return [local(one.grad) for one in parameters if one.grad is not None]
+def _gradient(parameter: nn.Parameter) -> Tensor:
+    assert parameter.grad is not None, "every parameter is trained"
+    return local(parameter.grad)
 
 
 def _norms(tensors: Sequence[Tensor]) -> list[Tensor]:
