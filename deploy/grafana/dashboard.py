@@ -4,6 +4,7 @@
 """
 
 import json
+import re
 from itertools import count
 from pathlib import Path
 
@@ -35,6 +36,8 @@ OUTPUT = Path(__file__).resolve().parents[2] / "helm" / "strata" / "dashboards" 
 SOURCE = DataSourceRef(type_val="prometheus", uid="${datasource}")
 ROWS = {"Queue": QUEUE, "Control plane": CONTROL, "Job": JOB}
 STAT_HEIGHT, CHART_HEIGHT = 4, 8  # of Grafana's grid, 30 pixels each
+NAMED = 'strata_job_info{name=~"$name"}'
+CHOSEN = 'job="$service"'  # Prometheus' own label: the name of what it scrapes
 FILL_PERCENT = 30  # of stacked areas: their order shows, and so does the grid behind them
 
 
@@ -49,7 +52,7 @@ def build() -> Dashboard:
         .time("now-3h", "now")
         .refresh("30s")
         .tooltip(DashboardCursorSync.CROSSHAIR)
-        .variables([_datasource(), _name(), _job()])
+        .variables([_datasource(), _service(), _name(), _job()])
     )
     ids = count(1)
     for title, panels in ROWS.items():
@@ -63,11 +66,21 @@ def build() -> Dashboard:
 def queries() -> list[tuple[str, str]]:
     """Return every query as (title of its panel, PromQL with Grafana's variables in it)."""
     return [
-        (panel.title, expression)
+        (panel.title, of_service(expression))
         for panels in ROWS.values()
         for panel in panels
         for expression in panel.queries.values()
     ]
+
+
+def of_service(expression: str) -> str:
+    """Return the query for the chosen service alone: one Prometheus may ask several."""
+    return re.sub(r"\b(strata_\w+)(?:{(.+?)})?", _choose, expression)
+
+
+def _choose(metric: re.Match[str]) -> str:
+    name, matchers = metric.groups()
+    return f"{name}{{{', '.join(filter(None, (matchers, CHOSEN)))}}}"
 
 
 def text() -> str:
@@ -79,13 +92,24 @@ def _datasource() -> parts.DatasourceVariable:
     return parts.DatasourceVariable("datasource").label("Prometheus").type("prometheus")
 
 
+def _service() -> parts.QueryVariable:
+    return (
+        parts.QueryVariable("service")
+        .label("Service")
+        .datasource(SOURCE)
+        .query("label_values(strata_controller_leader, job)")
+        .refresh(VariableRefresh.ON_TIME_RANGE_CHANGED)
+        .sort(VariableSort.ALPHABETICAL_ASC)
+    )
+
+
 def _name() -> parts.QueryVariable:
     """Return the variable that narrows the jobs down; people know names, and not ids."""
     return (
         parts.QueryVariable("name")
         .label("Name")
         .datasource(SOURCE)
-        .query("label_values(strata_job_info, name)")
+        .query(f"label_values({of_service('strata_job_info')}, name)")
         .refresh(VariableRefresh.ON_TIME_RANGE_CHANGED)
         .sort(VariableSort.ALPHABETICAL_ASC)
         .include_all(True)
@@ -99,7 +123,7 @@ def _job() -> parts.QueryVariable:
         parts.QueryVariable("job")
         .label("Job")
         .datasource(SOURCE)
-        .query('label_values(strata_job_info{name=~"$name"}, job_id)')
+        .query(f"label_values({of_service(NAMED)}, job_id)")
         .refresh(VariableRefresh.ON_TIME_RANGE_CHANGED)
         .sort(VariableSort.ALPHABETICAL_DESC)
     )
@@ -189,8 +213,8 @@ def _targets(panel: Panel) -> list[Builder[variants.Dataquery]]:
     is_now = panel.is_stat and not panel.keeps_last
     targets: list[Builder[variants.Dataquery]] = []
     for letter, (legend, expression) in zip("ABCDEF", panel.queries.items(), strict=False):
-        target = prometheus.Dataquery().expr(expression).legend_format(legend).ref_id(letter)
-        target.datasource(SOURCE)
+        target = prometheus.Dataquery().expr(of_service(expression))
+        target.legend_format(legend).ref_id(letter).datasource(SOURCE)
         targets.append(target.instant() if is_now else target.range())
     return targets
 

@@ -50,6 +50,7 @@ class Place:
         found = {name: os.environ[name] for name in ("PATH", "LANG") if name in os.environ}
         found |= {"PATH": f"{BIN}:{found['PATH']}", "HOME": str(self.folder)}
         found |= {"OMP_NUM_THREADS": "1"}  # this machine is shared by all of them
+        assert "envFrom" not in container, "whole Secrets are not looked up here"
         for variable in container.get("env", []):
             found[variable["name"]] = self._value(variable)
         return found

@@ -51,7 +51,9 @@ def test_the_service_monitor_selects_the_service_that_has_the_port() -> None:
     wanted = monitor["spec"]["selector"]["matchLabels"]
     assert wanted.items() <= service["metadata"]["labels"].items()
     ports = {port["name"] for port in service["spec"]["ports"]}
-    assert {one["port"] for one in monitor["spec"]["endpoints"]} <= ports
+    [endpoint] = monitor["spec"]["endpoints"]
+    assert endpoint["port"] in ports
+    assert endpoint["relabelings"] == [{"targetLabel": "job", "replacement": "training/strata"}]
 
 
 def test_the_workers_reach_the_servers_and_not_what_is_behind_them() -> None:

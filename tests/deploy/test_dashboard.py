@@ -103,6 +103,20 @@ def test_a_query_asks_for_what_the_server_exports(
     assert {selector.name for selector in selectors(query[1])} <= known
 
 
+@pytest.mark.parametrize("query", queries(), ids=lambda query: query[0])
+def test_a_query_asks_the_chosen_service_alone(query: tuple[str, str]) -> None:
+    for selector in selectors(query[1]):
+        asked = [(one.name, one.op, one.value) for one in selector.matchers.matchers]
+        assert ("job", promql_parser.MatchOp.Equal, "$service") in asked
+
+
+def test_a_variable_offers_what_the_chosen_service_has() -> None:
+    variables = {one["name"]: one.get("query") for one in json.loads(text())["templating"]["list"]}
+    assert list(variables) == ["datasource", "service", "name", "job"]
+    for name in ("name", "job"):
+        assert 'job="$service"' in variables[name]
+
+
 def test_counters_are_asked_for_their_growth_alone(exported: dict[str, str]) -> None:
     for title, expression in queries():
         grows = re.search(r"\b(rate|increase)\(", expression) is not None
