@@ -84,9 +84,10 @@ MISTAKES: list[tuple[str, str, list[tuple[str, Any]]]] = [
         "data.validation_samples",
         [("data", SYNTHETIC), ("training.early_stop", {"patience": 3})],
     ),
-    ("data.y", "pretraining.data", [("data", {"source": "npy", "x": "x.npy"})]),
+    ("shape", "numbers", [("data", SYNTHETIC | {"shape": [2**20, 2**10]})]),
+    ("data.y", "pretraining.data", [("data", {"source": "npy", "x": "x.npy", "y": None})]),
     ("data.y", "name them", [("data", NPZ | {"y": None})]),
-    ("data.label", "name them", [("data", {"source": "csv", "path": "t.csv"})]),
+    ("data.label", "name them", [("data", {"source": "csv", "path": "t.csv", "label": None})]),
     (
         "pretraining.data",
         "learns from labels",

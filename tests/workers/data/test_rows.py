@@ -44,9 +44,9 @@ def test_samples_without_labels_are_read_for_pretraining(tmp_path: Path) -> None
     np.savez(tmp_path / "x.npz", x=X)
     np.savetxt(tmp_path / "x.csv", X, delimiter=",", header="a,b,c,d", comments="")
     for spec in (
-        {"source": "npy", "x": "x.npy"},
+        {"source": "npy", "x": "x.npy", "y": None},
         {"source": "npz", "path": "x.npz", "y": None},
-        {"source": "csv", "path": "x.csv", "scale": "none"},
+        {"source": "csv", "path": "x.csv", "label": None, "scale": "none"},
     ):
         data = loaded(tmp_path, **spec, test_fraction=0.0)
         torch.testing.assert_close(features(data.train), torch.from_numpy(X))

@@ -22,7 +22,7 @@ def test_layers_learn_from_samples_without_labels_and_the_net_from_the_labelled_
     tmp_path: Path,
 ) -> None:
     np.save(tmp_path / "more.npy", np.random.default_rng(0).random((2000, 64), dtype=np.float32))
-    unlabelled = {"source": "npy", "x": "more.npy", "test_fraction": 0.0}
+    unlabelled = {"source": "npy", "x": "more.npy", "y": None, "test_fraction": 0.0}
     attempt = run_alone(
         launch(
             recipe(model=MODEL, training=TRAINING, pretraining=STAGES | {"data": unlabelled}),
