@@ -136,8 +136,8 @@ class TableData(HeldOut):
     source: Literal["csv", "parquet"]
     path: Path
     label: Annotated[str, Field(min_length=1)] | None
-    """The column of the classes: whole numbers from 0, or names, numbered in their order. None: there
-    are no labels; only `pretraining.data` may be without."""
+    """The column of the classes: whole numbers from 0, or names, numbered in their order. None:
+    there are no labels; only `pretraining.data` may be without."""
     features: Annotated[tuple[str, ...], Field(min_length=1, max_length=FEATURES_MAX)] | None = None
     """Columns of numbers; None: all others."""
     scale: Scale = "standardize"
@@ -160,7 +160,8 @@ class SyntheticData(Samples):
     @model_validator(mode="after")
     def _means_fit_into_memory(self) -> Self:
         if self.classes * math.prod(self.shape) > MEANS_MAX:
-            raise RecipeMistake("shape", f"times classes is more than {MEANS_MAX} numbers")
+            sentence = f"{self.classes} means of this shape are more than {MEANS_MAX} numbers"
+            raise RecipeMistake("shape", f"{sentence}; have fewer classes, or smaller samples")
         return self
 
 

@@ -4,6 +4,7 @@ import os
 import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -47,6 +48,12 @@ class Failing(Telling):
 def memory() -> InMemory:
     """Something to stand around."""
     return InMemory(torch.zeros(NUM, 3), torch.arange(NUM))
+
+
+def orphans() -> set[str]:
+    """Pieces of torch's shared memory, torch_<pid>_..., whose process is gone."""
+    found = (path.name for path in Path("/dev/shm").glob("torch_*"))
+    return {name for name in found if not psutil.pid_exists(int(name.split("_")[1]))}
 
 
 def read_and_wait(pipe: Any) -> None:

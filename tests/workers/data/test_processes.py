@@ -4,15 +4,19 @@ import multiprocessing
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import closing, suppress
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 import pytest
 import torch
+from PIL import Image
 from pydantic import TypeAdapter
 from torch import Tensor
 
-from tests.workers.data.reading import NUM, Failing, Telling, memory, read_and_wait
+from tests.workers.data.reading import NUM, Failing, Telling, memory, orphans, read_and_wait
+from tests.workers.training.attempts import launch, recipe, run_alone
 from workers.contract.data_spec import DataSpec
 from workers.contract.outcome import ConfigFailure, FailureKind
 from workers.data.dataset import Dataset, load_dataset
@@ -30,6 +34,10 @@ def _until_gone(pids: Iterable[int]) -> None:
     for pid in pids:
         with suppress(psutil.NoSuchProcess):
             psutil.Process(pid).wait(timeout=SECONDS_MAX)
+
+
+def _descendants() -> set[int]:
+    return {child.pid for child in psutil.Process().children(recursive=True)}
 
 
 def _digits(workers: int) -> Dataset:
@@ -131,6 +139,7 @@ def test_processes_end_when_the_part_is_closed_and_new_ones_start_when_it_is_use
 
 
 def test_processes_end_when_the_one_they_read_for_is_killed() -> None:
+    before = orphans()
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe()
     process = context.Process(target=read_and_wait, args=(there,))
@@ -143,3 +152,30 @@ def test_processes_end_when_the_one_they_read_for_is_killed() -> None:
         process.join()
     assert len(pids) == 3
     _until_gone(pids)
+    assert orphans() <= before
+
+
+def test_a_training_that_fails_leaves_no_process_and_no_memory_behind(tmp_path: Path) -> None:
+    for k in range(12):
+        file = tmp_path / "pictures" / f"class-{k % 2}" / f"{k:02}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((4, 4), k, np.uint8)).save(file)
+    file.write_bytes(b"no picture")
+    spec = recipe(
+        data={
+            "source": "image_folder",
+            "path": "pictures",
+            "size": 4,
+            "test_fraction": 0.0,
+            "workers": 2,
+        },
+        model={"kind": "mlp", "hidden": [4]},
+        training={"epochs": 1, "batch_size": 2},
+    )
+    with closing(prefetched(Telling(memory()), 1)) as part:  # the server of processes stays
+        part.expect(iter(_batches()), 0)
+        processes, before = _descendants(), orphans()
+        with pytest.raises(ConfigFailure, match=r"11\.png can't be decoded: .*; mend or remove it"):
+            run_alone(launch(spec, tmp_path))
+        _until_gone(_descendants() - processes)
+        assert orphans() <= before
