@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.distributed import distributed_c10d
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import Shard, distribute_tensor
 
@@ -197,6 +198,41 @@ def test_ranks_save_beside_their_collectives_and_fail_together(
     tensors = some_tensors(0.0)
     load(url, upper[2], tensors, rank=0)
     torch.testing.assert_close(tensors, some_tensors(2.0), rtol=0, atol=0)
+
+
+def _close(rank: int, url: str) -> tuple[set[str], int]:
+    """Threads that a save leaves behind, by name, and how many process groups there are."""
+    before = set(threading.enumerate())
+    saves = BackgroundSaves(CheckpointWriter(url, JOB, 1, rank, WORLD_SIZE))
+    saves.begin(point(7, rank), some_tensors(), time.perf_counter())
+    assert len(set(threading.enumerate()) - before) > 0
+    assert len(distributed_c10d._world.pg_map) == 2
+    saves.landed()
+    saves.close()
+    left = set(threading.enumerate()) - before
+    for thread in left:
+        thread.join(timeout=30)  # what has landed may be on its last lines
+    return {one.name for one in left if one.is_alive()}, len(distributed_c10d._world.pg_map)
+
+
+def test_what_was_closed_leaves_no_thread_and_no_group(ranks: TwoRanks, tmp_path: Path) -> None:
+    assert ranks.run(tmp_path / "meeting", _close, str(tmp_path)) == [(set(), 1)] * WORLD_SIZE
+
+
+class _Sudden(BaseException):
+    """As torch's CheckpointException is: an ordinary `except` does not see it."""
+
+
+def test_whatever_ends_a_save_is_raised_in_the_thread_of_the_training(tmp_path: Path) -> None:
+    class Failing(CheckpointWriter):
+        def save(self, *_args: Any, **_options: Any) -> CheckpointWritten | None:
+            raise _Sudden
+
+    saves = BackgroundSaves(Failing(str(tmp_path), JOB, 1, 0, 1))
+    _begin(saves, {"w": torch.ones(3)})
+    with pytest.raises(_Sudden):
+        saves.landed()
+    assert saves.poll() is None
 
 
 def _save_shards(rank: int, url: str) -> CheckpointWritten | None:

@@ -65,6 +65,32 @@ def test_a_planted_table_of_contents_runs_nothing(tmp_path: Path, mark: Path) ->
     assert mark.exists()
 
 
+@pytest.mark.parametrize("name", ["../secret", "not-listed"])
+def test_a_table_of_contents_opens_no_file_that_the_manifest_does_not_list(
+    name: str, tmp_path: Path
+) -> None:
+    ref = saved(str(tmp_path))
+    listed = tmp_path / ref.path / "__0_0.distcp"
+    (listed.parent / name).write_bytes(listed.read_bytes())
+    metadata = parse_metadata(read(str(tmp_path), ref, ".metadata"))
+    for place in metadata.storage_data.values():
+        place.relative_path = name
+    ref = _plant(tmp_path, ref, ".metadata", pickle.dumps(metadata))
+
+    with pytest.raises(CheckpointDamaged, match=f"names {name}, which manifest.json does not"):
+        load(str(tmp_path), ref, some_tensors(), rank=0)
+
+    plain_load(some_tensors(), storage_reader=FileSystemReader(tmp_path / ref.path))  # DCP does
+
+
+@pytest.mark.parametrize("text", [b"{", b"[]"])
+def test_a_state_that_is_none_is_damage(text: bytes, tmp_path: Path) -> None:
+    ref = _plant(tmp_path, saved(str(tmp_path)), "state.json", text)
+
+    with pytest.raises(CheckpointDamaged, match=r"state\.json"):
+        load(str(tmp_path), ref, some_tensors(), rank=0)
+
+
 def test_a_planted_number_runs_nothing(tmp_path: Path, mark: Path) -> None:
     ref = saved(str(tmp_path), tensors={"lr": Hostile(mark)})
 

@@ -49,6 +49,20 @@ def test_the_state_can_be_read_without_the_tensors(storage_url: str) -> None:
     assert peek_state(storage_url, ref) == STATE
 
 
+def test_a_file_too_many_changes_nothing(storage_url: str) -> None:
+    ref = saved(storage_url, tensors=some_tensors(3.0))
+    other = saved(storage_url, step=8, tensors=some_tensors(4.0))
+    for name in ("__1_0.distcp", "rank-1.pt", "manifest.json.part"):
+        overwrite(storage_url, ref, name, read(storage_url, other, "__0_0.distcp"))
+    tensors = some_tensors(0.0)
+
+    loaded = load(storage_url, ref, tensors, rank=1)
+
+    torch.testing.assert_close(tensors, some_tensors(3.0), rtol=0, atol=0)
+    assert loaded.rank_tensors == {}  # that file is not the manifest's
+    assert newest_whole(storage_url, [ref]) == (ref, ())
+
+
 @pytest.mark.parametrize("kind", ["sgd", "adam"])
 def test_a_resumed_net_takes_the_same_next_step(kind: str, tmp_path: Path) -> None:
     def build(seed: int) -> tuple[torch.nn.Module, torch.optim.Optimizer]:

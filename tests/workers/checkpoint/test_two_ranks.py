@@ -157,6 +157,31 @@ def test_a_full_disk_on_one_rank_fails_the_save_on_both(
     assert manifests == ["finetune-000000002-a1"]
 
 
+def _failures_where_one_has_no_library(rank: int, url: str, ref: CheckpointRef) -> list[str]:
+    if rank == 1:
+        url = "gopher://x"
+    texts = []
+    for act in (
+        lambda: save_one(url, rank=rank, world_size=WORLD_SIZE),
+        lambda: _load(rank, url, ref),
+    ):
+        with pytest.raises(StorageFailure) as caught:
+            act()
+        texts.append(str(caught.value))
+    return texts
+
+
+def test_storage_that_one_rank_can_not_use_is_a_failure_of_both(
+    ranks: TwoRanks, tmp_path: Path
+) -> None:
+    ref = saved(str(tmp_path), step=1)
+
+    both = ranks.run(tmp_path / "meeting", _failures_where_one_has_no_library, str(tmp_path), ref)
+
+    for texts in both:
+        assert all("rank 1: gopher://x can't be used as storage" in text for text in texts)
+
+
 def _failure_of_saving_again(rank: int, url: str) -> str:
     with pytest.raises(StorageFailure) as caught:
         save_one(url, rank=rank, world_size=WORLD_SIZE)

@@ -160,7 +160,9 @@ def test_a_copy_that_is_done_as_late_as_possible_leads_to_the_same_bits(
         _assert_same(whole, tmp_path, resumed, tmp_path)
 
 
-def _on_failing_disk(folder: Path, every_steps: int, writes: Container[int]) -> Attempt | str:
+def _on_failing_disk(
+    folder: Path, every_steps: int, writes: Container[int], stop_at: int | None = None
+) -> Attempt | str:
     """An attempt on a disk that is full for some files, of which a save has five."""
     folder.mkdir(exist_ok=True)
     FailingFiles.arm(writes=writes)
@@ -168,10 +170,11 @@ def _on_failing_disk(folder: Path, every_steps: int, writes: Container[int]) -> 
         recipe(model=MODEL, training=TRAINING, checkpoint={"every_steps": every_steps}), folder
     )
     spec = spec.model_copy(update={"storage_url": f"failing://{folder}"})
-    recorder = Recorder()
+    recorder = Recorder(stop_at)
     try:
         outcome = train(spec, Seat(0, 1, torch.device("cpu")), recorder)
     except StorageFailure as failure:
+        assert FailingFiles.num_failures > 0
         return f"{failure}, {len(recorder.refs)} told"
     return Attempt(outcome, recorder, recorder.steps[-1:])
 
@@ -198,6 +201,12 @@ def test_a_disk_that_stays_full_ends_the_attempt_and_the_checkpoint_before_it_lo
 
 def test_a_stage_does_not_end_without_its_checkpoint(tmp_path: Path) -> None:
     text = _on_failing_disk(tmp_path, 1_000_000, writes=range(1, 1000))
+    assert isinstance(text, str)
+    assert text.endswith("0 told")
+
+
+def test_a_stop_whose_checkpoint_was_refused_in_the_background_is_no_stop(tmp_path: Path) -> None:
+    text = _on_failing_disk(tmp_path, 1_000_000, writes=range(1, 1000), stop_at=9)
     assert isinstance(text, str)
     assert text.endswith("0 told")
 
@@ -242,6 +251,19 @@ def test_a_damaged_checkpoint_is_passed_over_with_a_sentence(tmp_path: Path) -> 
     notices = [fact for fact in again.recorder.of(Noticed) if fact.code == "checkpoint_fallback"]
     assert len(notices) == 1
     assert newest.path in notices[0].sentence
+    assert notices[0].sentence.endswith(f"Goes back to {older[0].path}.")
+    assert again.outcome.metrics == whole.outcome.metrics
+
+
+def test_a_job_whose_checkpoints_are_all_damaged_begins_anew_and_says_so(tmp_path: Path) -> None:
+    whole = run_alone(launch(_recipe("rbm"), tmp_path))
+    for ref in whole.recorder.refs:
+        (tmp_path / ref.path / "manifest.json").unlink()
+    again = run_alone(launch(_recipe("rbm"), tmp_path, 2, whole.recorder.refs))
+    notices = [fact for fact in again.recorder.of(Noticed) if fact.code == "checkpoint_fallback"]
+    assert len(notices) == len(whole.recorder.refs)
+    assert all(notice.sentence.endswith("None before it is whole.") for notice in notices)
+    assert again.recorder.steps[0] == 1
     assert again.outcome.metrics == whole.outcome.metrics
 
 

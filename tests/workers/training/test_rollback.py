@@ -1,14 +1,26 @@
 """A loss that became no number: the stage goes back, and on without the batches that led there."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
-from tests.workers.training.attempts import Attempt, Run, launch, recipe, run_alone, run_gang
+from tests.workers.training.attempts import (
+    Attempt,
+    Recorder,
+    Run,
+    launch,
+    recipe,
+    run_alone,
+    run_gang,
+)
 from workers.contract.outcome import NonFiniteFailure, Result
 from workers.contract.recipe import Recipe
-from workers.contract.reports import Noticed, StageEnded
+from workers.contract.reports import CheckpointWritten, FactBody, Noticed, StageEnded
+from workers.parallel.mesh import Seat
+from workers.training.run import train
 
 BATCH = 50
 STEPS_PER_EPOCH = 8
@@ -54,6 +66,34 @@ def test_a_stage_goes_back_so_often_and_no_more(tmp_path: Path) -> None:
 def test_a_stage_without_a_checkpoint_says_so(tmp_path: Path) -> None:
     with pytest.raises(NonFiniteFailure, match=r"no checkpoint to go back to.*every_steps"):
         _run(_recipe(tmp_path, num_bad=BATCH * STEPS_PER_EPOCH, every_steps=1000), tmp_path)
+
+
+@dataclass
+class Damaging(Recorder):
+    """Damages the checkpoint of a step as soon as it is told."""
+
+    storage: Path = Path()
+    step: int = 0
+
+    def tell(self, fact: FactBody) -> None:
+        super().tell(fact)
+        if isinstance(fact, CheckpointWritten) and fact.ref.step == self.step:
+            (self.storage / fact.ref.path / "state.json").write_text("{}")
+
+
+def test_a_damaged_checkpoint_is_passed_over_with_a_sentence(tmp_path: Path) -> None:
+    places = tmp_path / "whole", tmp_path / "damaged"
+    for place in places:
+        place.mkdir()
+    whole, damaged = (launch(_recipe(place, num_bad=1, every_steps=1), place) for place in places)
+    by_step = {ref.step: ref for ref in run_alone(whole).recorder.refs}
+    bad_step = min(set(range(1, 2 * STEPS_PER_EPOCH)) - by_step.keys())  # passed over
+    recorder = Damaging(storage=places[1], step=bad_step - 1)
+    train(damaged, Seat(0, 1, torch.device("cpu")), recorder)
+    sentences = {one.code: one.sentence for one in reversed(recorder.of(Noticed))}
+    assert by_step[bad_step - 1].path in sentences["checkpoint_fallback"]
+    assert by_step[bad_step - 2].path in sentences["checkpoint_fallback"]
+    assert f"Went back to {by_step[bad_step - 2].path}" in sentences["rolled_back"]
 
 
 def test_all_ranks_go_back_together_and_a_resumed_job_ends_with_the_same_figures(
