@@ -75,6 +75,9 @@ def shard(x: Path, y: Path, to: str, part: str, shard_megabytes: int, output: st
 @contextmanager
 def _counting(num_samples: int) -> Iterator[Callable[[int], None]]:
     """Show how far it is on a terminal; nothing elsewhere."""
+    if not sys.stderr.isatty():
+        yield lambda _: None
+        return
     with click.progressbar(
         length=num_samples, label="writing shards", file=sys.stderr, show_pos=True
     ) as bar:

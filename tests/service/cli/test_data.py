@@ -22,7 +22,7 @@ def test_arrays_become_a_stream_that_jobs_read(tmp_path: Path) -> None:
     words = ("data", "shard", str(tmp_path / "x.npy"), str(tmp_path / "y.npy"), "rows")
 
     done = strata(tmp_path, *words)
-    assert done.returncode == 0, done.stderr
+    assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == ("rows/train: 200 samples of the shape [3] in 1 shard, 5 classes\n")
     spec = StreamData(source="stream", path="rows")
     data = load_dataset(spec, Places(str(tmp_path / "storage")))

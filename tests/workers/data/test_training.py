@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import sys
+import types
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.clock import ManualClock
 from tests.workers.training.attempts import (
     Attempt,
     Recorder,
@@ -28,6 +31,7 @@ from workers.contract.reports import Noticed, Progress
 from workers.data.shards import write_shards
 from workers.parallel.mesh import Seat
 from workers.stages.handover import Inputs
+from workers.training import progress
 
 AUGMENT = {"crop_padding": 1, "flip": 0.5, "noise": 0.1, "cutout": 2}
 DATA = {
@@ -175,3 +179,36 @@ def test_codes_of_augmented_images_are_computed_anew_and_that_is_told_once(tmp_p
     notices = [one for one in attempt.recorder.of(Noticed) if one.code == "codes_not_kept"]
     assert len(notices) == 1
     assert "data.augment" in notices[0].sentence
+
+
+def test_the_wait_for_samples_is_measured_and_nothing_else_is_counted_as_such(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = ManualClock()
+    monkeypatch.setattr("time.perf_counter", clock.monotonic)
+    monkeypatch.setattr(progress, "INTERVAL_SECONDS", 0.0)
+
+    class Slow:
+        """Rows that take half a second, however many they are."""
+
+        shape = (40, 3)
+
+        def __getitem__(self, numbers: Any) -> Any:
+            clock.advance(0.5)
+            return np.ones((len(numbers), 3), np.float32)
+
+    def step_taken(recorder: Recorder, step: int) -> None:
+        clock.advance(1.5)
+
+    own = types.ModuleType("slow_samples")
+    own.load = lambda: (Slow(), np.arange(40) % 2)  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "slow_samples", own)
+    monkeypatch.setattr(Recorder, "advance", step_taken)
+    spec = recipe(
+        data={"source": "custom", "import": "slow_samples:load", "test_fraction": 0.0},
+        model={"kind": "mlp", "hidden": [4]},
+        training={"epochs": 1, "batch_size": 10},
+    )
+    told = run_alone(launch(spec, tmp_path)).recorder.of(Progress)
+    assert [one.data_wait_seconds for one in told] == [0.5] * 4
+    assert [one.step_seconds for one in told] == [2.0] * 4
