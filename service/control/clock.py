@@ -3,21 +3,16 @@
 import secrets
 import threading
 import time
-from datetime import UTC, datetime
 
 from workers.contract.wire import JobId, uuid7
 
 
 class SystemClock:
-    """The machine's clocks."""
+    """The machine's clock; what is compared between processes bears the database's."""
 
     def monotonic(self) -> float:
         """Seconds from some beginning; never goes back."""
         return time.monotonic()
-
-    def now(self) -> datetime:
-        """The wall clock, UTC."""
-        return datetime.now(UTC)
 
 
 class JobIds:

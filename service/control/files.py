@@ -2,10 +2,11 @@
 
 from collections.abc import Iterable
 
+from service.control.checkpoints import named
 from service.control.ports import Telemetry
 from service.control.storage import opened
 from service.control.views import LogPart, Verified
-from service.domain.errors import BadInput, NotFound
+from service.domain.errors import BadInput
 from service.domain.records import Checkpoint, Job
 from workers.contract.manifest import CheckpointDamaged, verify
 from workers.contract.paths import log_folder, resolve_data
@@ -48,12 +49,7 @@ class Files:
 
     def verify(self, job: Job, path: str | None) -> list[Verified]:
         """Compare a checkpoint's bytes with what was recorded; by default the current one's."""
-        known = [one for one in self._store.checkpoints(job.id) if not one.pruned]
-        chosen = known[:1] if path is None else [one for one in known if one.ref.path == path]
-        if not chosen:
-            what = "no checkpoint" if path is None else f"no checkpoint {path!r}"
-            raise NotFound(f"job {job.id} has {what}", remedy="strata checkpoints list JOB")
-        return [self._verify(one) for one in chosen]
+        return [self._verify(named(self._store, job, path))]
 
     def _verify(self, checkpoint: Checkpoint) -> Verified:
         ref = checkpoint.ref

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Protocol
 
+from service.control.checkpoints import named
 from service.control.code import Code
 from service.control.diagnosis import CODES, Diagnosis, diagnose
 from service.control.files import data_place
@@ -171,12 +172,7 @@ class Jobs:
             Conflict: it is being deleted; or it shall go, and another job is to begin from it.
         """
         job = self.find(ref)
-        known = [one for one in self._store.checkpoints(job.id) if not one.pruned]
-        chosen = known[:1] if path is None else [one for one in known if one.ref.path == path]
-        if not chosen:
-            what = "no checkpoint" if path is None else f"no checkpoint {path!r}"
-            raise NotFound(f"job {job.id} has {what}", remedy="strata checkpoints list JOB")
-        place, policy = chosen[0].ref.path, job.spec.checkpoint
+        place, policy = named(self._store, job, path).ref.path, job.spec.checkpoint
         with self._store.write() as tx:
             if not tx.pin(job.id, place, pinned):
                 raise Conflict(f"{place} is being deleted")
@@ -188,7 +184,7 @@ class Jobs:
             tx.notice(job.id, None, actor, "pinned" if pinned else "unpinned", place)
             if not pinned:
                 tx.ask_prune(job.id, policy.keep_last, policy.best.mode if policy.best else None)
-        return next(one for one in self._store.checkpoints(job.id) if one.ref.path == place)
+        return named(self._store, job, place)
 
     def profile(self, ref: str, steps: int, *, actor: str) -> Job:
         """Have the next steps of a job that runs traced on its rank 0; an event tells the rest.

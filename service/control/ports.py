@@ -317,6 +317,3 @@ class Clock(Protocol):
 
     def monotonic(self) -> float:
         """Seconds from some beginning; never goes back."""
-
-    def now(self) -> datetime:
-        """The wall clock, UTC."""
