@@ -5,6 +5,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pydantic import TypeAdapter
 from torch import Tensor
 
@@ -36,14 +38,27 @@ def _num_different(images: Tensor) -> int:
     return len({tuple(image.flatten().tolist()) for image in images})
 
 
-def test_an_image_looks_the_same_whatever_it_is_asked_for_with() -> None:
-    part = _part(**ALL)
-    whole = _all(part, epoch=5)
-    order = torch.randperm(NUM, generator=torch.Generator().manual_seed(1))
-    torch.manual_seed(7)  # another state of the process's own chance
-    for size in (1, 7, NUM):
-        again = torch.cat([part.rows(rows_B, 5) for rows_B in torch.split(order, size)])
-        assert torch.equal(again, whole[order])
+@given(
+    st.permutations(range(NUM)),
+    st.lists(st.integers(1, NUM), min_size=1, max_size=5),
+    st.integers(0, 10_000),
+    st.integers(0, 2**32 - 1),
+)
+@settings(max_examples=30, deadline=None)
+def test_an_image_looks_the_same_whatever_it_is_asked_for_with(
+    numbers: list[int], sizes: list[int], epoch: int, seed: int
+) -> None:
+    """It follows from (seed, epoch, its number) alone, not from the batch or what was before."""
+    part = _part(seed, **ALL)
+    whole = _all(part, epoch)
+    order = torch.tensor(numbers)
+    torch.manual_seed(sizes[0])  # another state of the process's own chance
+    start = 0
+    for size in sizes:
+        rows_B = order[start : start + size]
+        start += size
+        assert torch.equal(part.rows(rows_B, epoch), whole[rows_B])
+    assert torch.equal(_all(_part(seed, **ALL), epoch), whole)  # and not from the process
 
 
 @pytest.mark.parametrize("key", ALL)

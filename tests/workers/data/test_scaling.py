@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.workers.data.looking import features, loaded
@@ -15,6 +15,7 @@ from workers.data.scaling import Scaling
 @given(
     st.lists(st.integers(1, 7), min_size=1, max_size=6), st.sampled_from(["unit", "standardize"])
 )
+@settings(deadline=None)
 def test_a_scaling_fitted_to_pieces_is_that_of_the_whole(sizes: list[int], scale: Any) -> None:
     x = np.random.default_rng(len(sizes)).normal(5.0, 3.0, (sum(sizes), 3)).astype(np.float32)
     whole = Scaling.fitted(x, scale, None)
