@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from workers.contract.model_spec import CustomModel, MlpModel
+from workers.contract.model_spec import CustomModel, MlpModel, ModelSpec
 from workers.contract.outcome import ConfigFailure
 from workers.contract.pretraining_spec import DenoisingAutoencoder, GreedySupervised, Rbm
 from workers.contract.recipe import Recipe
@@ -79,53 +79,60 @@ def plan_stages(
         world_size: the number of ranks.
 
     Raises:
-        ConfigFailure: a batch is larger than the training part, or smaller than the gang.
+        ConfigFailure: a batch is larger than the training part, or too small for the gang.
     """
-    pretraining, training, groups = recipe.pretraining, recipe.training, _groups(recipe)
-    plans, count = list[StagePlan](), len(groups) + 1
-    if pretraining is not None:
-        batch_size = pretraining.batch_size
-        per_epoch = _steps_per_epoch(batch_size, num_pretraining, world_size, "pretraining")
-        for index, (name, layers) in enumerate(groups):
-            first_step, first_sample = _end(plans)
-            optimizer, switch = _optimizer(pretraining, index)
-            plans.append(
-                StagePlan(
-                    index=index,
-                    count=count,
-                    name=name,
-                    kind=StageKind(pretraining.method),
-                    layers=layers,
-                    epochs=pretraining.epochs_of(index),
-                    steps_per_epoch=per_epoch,
-                    batch_size=batch_size,
-                    first_step=first_step,
-                    first_sample=first_sample,
-                    optimizer=optimizer,
-                    momentum_switch=switch,
-                    early_stop=pretraining.early_stop,
-                )
-            )
-    first_step, first_sample = _end(plans)
-    per_epoch = _steps_per_epoch(training.batch_size, num_samples, world_size, "training")
-    plans.append(
-        StagePlan(
-            index=count - 1,
-            count=count,
-            name="finetune",
-            kind=StageKind.FINETUNE,
-            layers=(),
-            epochs=training.epochs,
-            steps_per_epoch=per_epoch,
-            batch_size=training.batch_size,
-            first_step=first_step,
-            first_sample=first_sample,
-            optimizer=training.optimizer,
-            schedule=training.schedule,
-            early_stop=training.early_stop,
-        )
+    training, plans = recipe.training, _pretraining_stages(recipe, num_pretraining, world_size)
+    _check_batch(
+        *("training", recipe.model, training.batch_size, num_samples),
+        world_size,
+        training.accumulate,
     )
-    return tuple(plans)
+    first_step, first_sample = _end(plans)
+    last = StagePlan(
+        index=len(plans),
+        count=len(plans) + 1,
+        name="finetune",
+        kind=StageKind.FINETUNE,
+        layers=(),
+        epochs=training.epochs,
+        steps_per_epoch=num_samples // training.batch_size,
+        batch_size=training.batch_size,
+        first_step=first_step,
+        first_sample=first_sample,
+        optimizer=training.optimizer,
+        schedule=training.schedule,
+        early_stop=training.early_stop,
+    )
+    return (*plans, last)
+
+
+def _pretraining_stages(recipe: Recipe, num_samples: int, world_size: int) -> list[StagePlan]:
+    plans, pretraining, groups = list[StagePlan](), recipe.pretraining, _groups(recipe)
+    if pretraining is None:
+        return plans
+    batch_size = pretraining.batch_size
+    _check_batch("pretraining", recipe.model, batch_size, num_samples, world_size)
+    for index, (name, layers) in enumerate(groups):
+        first_step, first_sample = _end(plans)
+        optimizer, switch = _optimizer(pretraining, index)
+        plans.append(
+            StagePlan(
+                index=index,
+                count=len(groups) + 1,
+                name=name,
+                kind=StageKind(pretraining.method),
+                layers=layers,
+                epochs=pretraining.epochs_of(index),
+                steps_per_epoch=num_samples // batch_size,
+                batch_size=batch_size,
+                first_step=first_step,
+                first_sample=first_sample,
+                optimizer=optimizer,
+                momentum_switch=switch,
+                early_stop=pretraining.early_stop,
+            )
+        )
+    return plans
 
 
 def build_objective(
@@ -211,7 +218,15 @@ def _end(plans: list[StagePlan]) -> tuple[int, int]:
     return sum(plan.steps for plan in plans), sum(plan.steps * plan.batch_size for plan in plans)
 
 
-def _steps_per_epoch(batch_size: int, num_samples: int, world_size: int, part: str) -> int:
+def _check_batch(
+    part: str,
+    model: ModelSpec,
+    batch_size: int,
+    num_samples: int,
+    world_size: int,
+    accumulate: int = 1,
+) -> None:
+    """Refuse batches that can't be filled, or not be divided among the workers."""
     if batch_size > num_samples:
         raise ConfigFailure(
             f"{part}.batch_size: a batch of {batch_size} is more than the {num_samples} samples of "
@@ -222,7 +237,15 @@ def _steps_per_epoch(batch_size: int, num_samples: int, world_size: int, part: s
             f"{part}.batch_size: a batch of {batch_size} does not give each of {world_size} "
             "workers a sample; raise it, or take fewer workers"
         )
-    return num_samples // batch_size
+    # Of a single vector the variance is 0; the pixels of an image have one of their own.
+    is_by_batch = isinstance(model, MlpModel) and model.normalization == "batch"
+    num_shares = world_size * accumulate
+    if is_by_batch and batch_size < 2 * num_shares:
+        raise ConfigFailure(
+            f"{part}.batch_size: batch normalization needs two samples or more at once, which a "
+            f"batch of {batch_size} in {num_shares} parts (workers, and training.accumulate) does "
+            "not give; raise it, or take normalization: layer"
+        )
 
 
 def _code_shapes(layers: Sequence[Layer], inputs: Inputs) -> list[tuple[int, ...]]:

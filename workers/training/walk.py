@@ -7,7 +7,7 @@ from workers.contract.reports import CheckpointRef, Noticed, StageEnded, StageSt
 from workers.data.seeds import derived_seed
 from workers.optim.optimizer import Optimizer
 from workers.parallel.layout import lay_out
-from workers.stages.catalog import StagePlan, build_objective
+from workers.stages.catalog import StagePlan, build_objective, first_inputs
 from workers.stages.handover import Inputs
 from workers.telemetry.diagnostics import collapsed
 from workers.telemetry.utilization import Utilization
@@ -34,10 +34,11 @@ class StageWalk:
         self._resume_from = ref if not position.is_stage_over else None
         self.position = position
         self._told: set[str] = set()
-        self._inputs = Inputs(course.pretraining_part)
-        for plan in course.plans[: position.stage_index]:
-            for layer in plan.layers:
-                self._inputs = self._inputs_above(layer)
+        self._inputs = first_inputs(course.recipe, course.pretraining_part)
+        if position.stage_index < len(course.plans) - 1:  # fine-tuning looks at no codes
+            for plan in course.plans[: position.stage_index]:
+                for layer in plan.layers:
+                    self._inputs = self._inputs_above(layer)
 
     def has_next(self) -> bool:
         """Whether a stage is left."""
@@ -56,7 +57,9 @@ class StageWalk:
 
     def _train(self, plan: StagePlan) -> StopReason | None:
         course = self._course
-        inputs = Inputs(course.data.train) if plan.is_finetuning else self._inputs
+        if plan.is_finetuning:
+            self._inputs = Inputs(course.data.train)  # and lets go of the last layer's codes
+        inputs = self._inputs
         objective = build_objective(
             plan, course.recipe, course.net, course.data.num_classes, inputs
         )

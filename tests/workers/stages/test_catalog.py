@@ -58,3 +58,11 @@ def test_a_batch_that_can_not_be_is_refused(batch_size: int, sentence: str) -> N
     recipe = _recipe(training={"batch_size": batch_size})
     with pytest.raises(ConfigFailure, match=rf"training\.batch_size: .*{sentence}"):
         plan_stages(recipe, 1437, 1437, world_size=4)
+
+
+def test_a_batch_that_leaves_batch_normalization_single_samples_is_refused() -> None:
+    model = {"kind": "mlp", "hidden": [9], "normalization": "batch"}
+    recipe = _recipe(model=model, training={"batch_size": 15, "accumulate": 2})
+    with pytest.raises(ConfigFailure, match=r"training\.batch_size: batch norm.* 8 parts"):
+        plan_stages(recipe, 1437, 1437, world_size=4)
+    assert plan_stages(recipe, 1437, 1437, world_size=3)[0].steps_per_epoch == 95

@@ -118,6 +118,18 @@ def test_codes_on_disk_serve_a_retry_and_a_deeper_net(
     assert first.stat().st_ino == inode  # it was not written anew
 
 
+def test_a_retry_of_the_fine_tuning_computes_no_codes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = recipe(model=MODEL, training=TRAINING, pretraining=STAGES | {"cache": "disk"})
+    monkeypatch.setenv(VARIABLE, str(tmp_path / "node"))
+    stopped = run_alone(launch(told, tmp_path), stop_at=2 * 21 + 3)
+    monkeypatch.setenv(VARIABLE, str(tmp_path / "other-node"))
+    again = run_alone(launch(told, tmp_path, attempt=2, resume=stopped.recorder.refs))
+    assert again.outcome.result is Result.SUCCEEDED
+    assert not (tmp_path / "other-node").exists()
+
+
 def test_a_disk_that_takes_no_codes_is_told_once_and_does_not_end_the_job(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
