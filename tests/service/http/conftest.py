@@ -1,6 +1,8 @@
 """A whole server on a database file, asked in process; its loop turns when the test says so."""
 
+import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,8 +14,6 @@ from service.bootstrap import Service, build
 from service.domain.records import Role
 from service.http.auth import make_token, sha256_of
 from service.settings import read_settings
-from service.store import schema
-from service.store.engine import open_engine
 from workers.contract.inventory import NodeSeen, Sync
 
 SPEC: dict[str, Any] = {
@@ -82,13 +82,17 @@ class Doors:
 
 
 @pytest.fixture
-def doors(tmp_path: Path) -> Iterator[Doors]:
-    settings = read_settings({"STRATA_HOME": str(tmp_path)})
-    engine = open_engine(settings.database_url)
-    schema.upgrade(engine)
-    engine.dispose()
-    (tmp_path / "storage").mkdir()
-    service = build(settings)
+def doors(tmp_path: Path, sqlite_template: Path) -> Iterator[Doors]:
+    with opened(tmp_path, sqlite_template) as found:
+        yield found
+
+
+@contextmanager
+def opened(home: Path, template: Path) -> Iterator[Doors]:
+    """A server in an empty folder, with somebody of each kind."""
+    shutil.copy(template, home / "strata.db")
+    (home / "storage").mkdir()
+    service = build(read_settings({"STRATA_HOME": str(home)}))
     service.loop.turn()  # it leads
     tokens: dict[str, str] = {}
     people: dict[str, tuple[Role, str | None]] = {role.value: (role, None) for role in Role}

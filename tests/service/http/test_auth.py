@@ -1,11 +1,13 @@
 """Every route against every kind of token: what is not allowed here is not allowed."""
 
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from service.domain.records import Role
-from tests.service.http.conftest import BOOT, SPEC, Doors
+from tests.service.http.conftest import BOOT, SPEC, Doors, opened
 
 READERS = {"viewer", "submitter", "operator", "admin", "elsewhere"}
 WRITERS = READERS - {"viewer"}
@@ -36,16 +38,25 @@ ROUTES: list[tuple[str, str, Any, set[str]]] = [
 KINDS = ["nobody", "stranger", "agent", "other agent", "gang", "elsewhere", *Role]
 
 
+@pytest.fixture(scope="module")
+def busy(
+    tmp_path_factory: pytest.TempPathFactory, sqlite_template: Path
+) -> Iterator[tuple[Doors, str]]:
+    """One server for the whole matrix, and a job that runs there until somebody may cancel it."""
+    with opened(tmp_path_factory.mktemp("home"), sqlite_template) as doors:
+        yield doors, doors.running()["id"]
+
+
 @pytest.mark.parametrize("who", KINDS)
 @pytest.mark.parametrize(
     ("method", "path", "body", "allowed"), ROUTES, ids=[f"{r[0]} {r[1]}" for r in ROUTES]
 )
 def test_a_token_opens_its_own_doors_only(
-    doors: Doors, who: str, method: str, path: str, body: Any, allowed: set[str]
+    busy: tuple[Doors, str], who: str, method: str, path: str, body: Any, allowed: set[str]
 ) -> None:
-    job = doors.running()
+    doors, job_id = busy
     call = doors.http.request(
-        method, path.format(job=job["id"], code="0" * 64), json=body, headers=doors.headers(who)
+        method, path.format(job=job_id, code="0" * 64), json=body, headers=doors.headers(who)
     )
     if who in allowed:
         assert call.status_code not in (401, 403), call.text
