@@ -11,7 +11,7 @@ from workers.contract.entry import called
 from workers.contract.outcome import ConfigFailure
 from workers.data.divide import Parts, divided
 from workers.data.rows import divided_by_row
-from workers.data.sources import Stored
+from workers.data.sources import Array, Stored
 
 ARRAYS = (2, 4)  # (x, y), or with a test part
 
@@ -29,14 +29,23 @@ def load_custom(spec: CustomData) -> Parts:
             f"{type(given).__name__}"
         )
     x, y, *test = given
+    labels = _array(y, spec)
     if not _is_by_row(x):
-        x_test, y_test = (np.asarray(one) for one in test) if test else (None, None)
-        stored = Stored(spec.entry, np.asarray(x), np.asarray(y), x_test, y_test)
-        return divided(stored, spec)
-    own_test = (test[0], np.asarray(test[1])) if test else None
-    labels = np.asarray(y)
+        x_test, y_test = (_array(one, spec) for one in test) if test else (None, None)
+        return divided(Stored(spec.entry, _array(x, spec), labels, x_test, y_test), spec)
+    own_test = (test[0], _array(test[1], spec)) if test else None
     stamp = hashlib.sha256(f"{spec.model_dump_json()} {labels.tobytes()!r}".encode()).hexdigest()
     return divided_by_row(x, labels, own_test, spec, stamp)
+
+
+def _array(given: Any, spec: CustomData) -> Array:
+    try:
+        return np.asarray(given)
+    except (ValueError, TypeError) as error:  # samples of several shapes, most often
+        raise ConfigFailure(
+            f"data.import: {spec.entry} returns what is no array: {error}; give all samples one "
+            "shape"
+        ) from error
 
 
 def _is_by_row(x: Any) -> bool:

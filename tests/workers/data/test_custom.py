@@ -65,6 +65,9 @@ def test_what_is_wrong_with_samples_of_ones_own_is_said(
     custom = {"source": "custom"}
     with pytest.raises(ConfigFailure, match=r"must return \(x, y\)"):
         loaded(tmp_path, **custom, **{"import": "own_samples:none"})
+    own.ragged = lambda: ([[1.0], [1.0, 2.0]], [0, 1])  # type: ignore[attr-defined]
+    with pytest.raises(ConfigFailure, match=r"own_samples:ragged returns what is no array"):
+        loaded(tmp_path, **custom, **{"import": "own_samples:ragged"})
     with pytest.raises(ConfigFailure, match=r"data\.import: .* can't be imported"):
         loaded(tmp_path, **custom, **{"import": "own_samples:nobody"})
     with pytest.raises(ConfigFailure, match=r"can't be called .* options colour"):

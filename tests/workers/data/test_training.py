@@ -4,6 +4,7 @@ import hashlib
 import json
 import sys
 import types
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -212,3 +213,35 @@ def test_the_wait_for_samples_is_measured_and_nothing_else_is_counted_as_such(
     told = run_alone(launch(spec, tmp_path)).recorder.of(Progress)
     assert [one.data_wait_seconds for one in told] == [0.5] * 4
     assert [one.step_seconds for one in told] == [2.0] * 4
+
+
+def test_the_test_part_is_read_once_after_all_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[tuple[str, int]] = []
+
+    @dataclass
+    class Rows:
+        """Rows that note who they are."""
+
+        name: str
+        shape: tuple[int, int]
+
+        def __getitem__(self, numbers: Any) -> Any:
+            read.extend((self.name, number) for number in numbers.tolist())
+            return np.ones((len(numbers), self.shape[1]), np.float32)
+
+    own = types.ModuleType("noted_samples")
+    y = np.arange(40) % 2
+    own.load = lambda: (Rows("whole", (40, 3)), y, Rows("test", (9, 3)), y[:9])  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "noted_samples", own)
+    spec = recipe(
+        data={"source": "custom", "import": "noted_samples:load", "validation_fraction": 0.25},
+        model={"kind": "mlp", "hidden": [4]},
+        training={"epochs": 2, "batch_size": 10, "early_stop": {"patience": 5}},
+    )
+    assert "test_error" in run_alone(launch(spec, tmp_path)).outcome.metrics
+    assert read[-9:] == [("test", number) for number in range(9)]
+    assert {name for name, _ in read[:-9]} == {"whole"}
+    times = Counter(number for _, number in read[:-9])
+    assert sorted(times.values()) == [2] * 40  # in training or in validation, never in both
