@@ -51,4 +51,9 @@ def rolled_back(
             f"{saved.stage_step + 1} to {goes_on_at} ({num_rollbacks} of {ROLLBACKS_MAX} times).",
         )
     )
-    return replace(saved, stage_step=goes_on_at, num_rollbacks=num_rollbacks)
+    return replace(
+        saved,
+        stage_step=goes_on_at,
+        num_rollbacks=num_rollbacks,
+        noticed=failed_at.noticed,  # what was told since then is not unsaid
+    )

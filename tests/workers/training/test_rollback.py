@@ -1,5 +1,6 @@
 """A loss that became no number: the stage goes back, and on without the batches that led there."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,11 +16,13 @@ from tests.workers.training.attempts import (
     recipe,
     run_alone,
     run_gang,
+    saved_tensors,
 )
 from workers.contract.outcome import NonFiniteFailure, Result
 from workers.contract.recipe import Recipe
 from workers.contract.reports import CheckpointWritten, FactBody, Noticed, StageEnded
 from workers.parallel.mesh import Seat
+from workers.training import progress
 from workers.training.run import train
 
 BATCH = 50
@@ -66,6 +69,23 @@ def test_a_stage_goes_back_so_often_and_no_more(tmp_path: Path) -> None:
 def test_a_stage_without_a_checkpoint_says_so(tmp_path: Path) -> None:
     with pytest.raises(NonFiniteFailure, match=r"no checkpoint to go back to.*every_steps"):
         _run(_recipe(tmp_path, num_bad=BATCH * STEPS_PER_EPOCH, every_steps=1000), tmp_path)
+
+
+def test_how_often_is_reported_decides_on_no_weight(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nets, sentences = [], []
+    for place, interval_seconds in ((tmp_path / "often", 0.0), (tmp_path / "once", math.inf)):
+        place.mkdir()
+        monkeypatch.setattr(progress, "INTERVAL_SECONDS", interval_seconds)
+        attempt = _run(_recipe(place, num_bad=1, every_steps=6), place)
+        nets.append(saved_tensors(place, attempt.recorder.refs[0]))
+        sentences.append(
+            [one.sentence for one in attempt.recorder.of(Noticed) if one.code == "rolled_back"]
+        )
+    assert len(sentences[0]) > 0
+    assert sentences[0] == sentences[1]
+    assert [name for name in nets[0] if not torch.equal(nets[0][name], nets[1][name])] == []
 
 
 @dataclass
