@@ -1,6 +1,7 @@
 """Gangs on a real Ray: how they end, and what is told of it."""
 
 import os
+import signal
 import time
 
 import psutil
@@ -106,6 +107,18 @@ def test_a_hang_names_the_rank_and_shows_where_it_is(house: RayHouse) -> None:
     assert "rank 1 lags behind" in outcome["message"]
     of_rank_1 = [line for line in outcome["cause"]["last_lines"] if line.startswith("rank 1:")]
     assert any("_go_wrong" in line for line in of_rank_1)
+
+
+def test_a_rank_that_is_frozen_is_named_and_ended(house: RayHouse) -> None:
+    deadlines = Deadlines(heartbeat_seconds=0.2, hang_seconds_min=1.0)
+    gang = house.want(house.plan(deadlines=deadlines))
+    gang.wait_counted()
+    os.kill(gang.pid(1), signal.SIGSTOP)
+    outcome = gang.wait_ended()
+    assert (outcome["result"], outcome["failure"]) == ("failed", "hang")
+    assert outcome["cause"]["rank"] == 1
+    assert "rank 1: (it does not answer)" in outcome["cause"]["last_lines"]
+    eventually(lambda: not any(psutil.pid_exists(gang.pid(rank)) for rank in (0, 1)), "ranks end")
 
 
 def test_ranks_that_do_not_come_up_in_time(house: RayHouse) -> None:
