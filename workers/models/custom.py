@@ -1,6 +1,6 @@
 """A net of the user's own, from a callable that the recipe names."""
 
-from collections.abc import Sequence
+from collections import Counter
 
 import torch
 from torch import Tensor, nn
@@ -43,13 +43,21 @@ def build_custom(
         named = [(str(name), module) for name, module in layers]
     except (TypeError, ValueError) as error:
         raise _not_a_net(model.entry) from error
-    if not named or not all(isinstance(module, nn.Module) for module in (*_of(named), head)):
+    names, modules = [name for name, _ in named], [module for _, module in named]
+    if not named or not all(isinstance(module, nn.Module) for module in (*modules, head)):
         raise _not_a_net(model.entry)
-    return Layered([Wrapped(module) for module in _of(named)], head, [name for name, _ in named])
-
-
-def _of(named: Sequence[tuple[str, nn.Module]]) -> list[nn.Module]:
-    return [module for _, module in named]
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise ConfigFailure(
+            f"model.import: {model.entry} gives {twice[0]!r} to more than one layer; each needs a "
+            "name of its own"
+        )
+    try:
+        return Layered([Wrapped(module) for module in modules], head, names)
+    except KeyError as error:  # torch's own containers have no place for it
+        raise ConfigFailure(
+            f"model.import: {model.entry} names a layer as none can be: {error.args[0]}"
+        ) from error
 
 
 def _not_a_net(entry: str) -> ConfigFailure:

@@ -212,6 +212,9 @@ def nothing(shape, num_classes, generator):
 def no_head(shape, num_classes, generator):
     return [("a", nn.Linear(1, 1))], "head"
 
+def named(shape, num_classes, generator, names):
+    return [(name, nn.Linear(1, 1)) for name in names], nn.Linear(1, 1)
+
 number = 3
 """
 
@@ -248,6 +251,10 @@ def test_a_users_callable_gives_layers_and_a_head_alike_on_every_rank() -> None:
         ("users_nets:nothing", {}, r"must return \(layers, head\)"),
         ("users_nets:no_head", {}, r"must return \(layers, head\)"),
         ("users_nets:build", {"depth": 3}, "can't be called with"),
+        ("users_nets:named", {"names": ["a", "b", "a"]}, "gives 'a' to more than one layer"),
+        ("users_nets:named", {"names": ["block.1"]}, "names a layer as none can be"),
+        ("users_nets:named", {"names": ["keys"]}, "names a layer as none can be"),
+        ("users_nets:named", {"names": []}, r"must return \(layers, head\)"),
     ],
 )
 def test_a_users_callable_that_gives_something_else_is_refused(
