@@ -3,9 +3,9 @@
 He et al. (2015), table 1; Szegedy et al. (2015), figures 5 to 7 and 10, as they were published with
 weights: the stride of a bottleneck in its 3 x 3 convolution, zeros counted in the pools' means.
 
-torchvision itself can't be installed beside every torch that we run on. When they were last compared
-by hand, its 0.29.1 (torch 2.14) and our nets gave the same logits to the bit: resnet 18 to 152 and
-both heads of inception_v3 in eval mode, resnet 50 and inception_v3 in training, too.
+torchvision itself can't be installed beside every torch that we run on. When they were last
+compared by hand, its 0.29.1 (torch 2.14) and our nets gave the same logits to the bit: resnet 18 to
+152 and both heads of inception_v3 in eval mode, resnet 50 and inception_v3 in training, too.
 """
 
 from collections.abc import Mapping
