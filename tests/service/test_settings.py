@@ -1,5 +1,6 @@
 """Settings come from the environment only, with defaults that work."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,14 @@ def test_everything_has_a_default_below_the_home(tmp_path: Path) -> None:
     assert settings.storage_url == f"{tmp_path}/storage"
     assert settings.metrics_layers == 0, "series of layers are for those who ask for them"
     assert settings.local_cpus >= 2
+
+
+def test_every_variable_is_in_the_docs() -> None:
+    root = Path(__file__).resolve().parents[2]
+    names = set(re.findall(r"STRATA_\w+", (root / "service" / "settings.py").read_text()))
+    table = (root / "docs" / "operations.md").read_text().partition("## The local service")[0]
+    assert len(names) > 10
+    assert names == set(re.findall(r"STRATA_\w+", table))
 
 
 def test_local_places_become_absolute_and_urls_stay() -> None:
