@@ -1,14 +1,14 @@
 """Every refusal that a person or a machine can meet: a sentence, its place, and what to do.
 
-    Refusal          exit code   who meets it does what
-      BadInput           2       mends what was asked
-      NotFound           3       looks for the right name
-      Conflict           4       looks how it stands now
-      Closed             4       ends: it is a gang whose attempt is over
-      Unreachable        5       tries again later
-      Forbidden          6       asks for another token
-    Stale            a writer reads again and decides again; nobody outside meets it
-    NotLeader        a leader ends its term; the same
+Refusal          exit code   who meets it does what
+  BadInput           2       mends what was asked
+  NotFound           3       looks for the right name
+  Conflict           4       looks how it stands now
+  Closed             4       ends: it is a gang whose attempt is over
+  Unreachable        5       tries again later
+  Forbidden          6       asks for another token
+Stale            a writer reads again and decides again; nobody outside meets it
+NotLeader        a leader ends its term; the same
 """
 
 from typing import ClassVar
