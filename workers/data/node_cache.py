@@ -65,11 +65,6 @@ def stamp_of(path: Path) -> str:
     return f"{path} {found.st_size} {found.st_mtime_ns}"
 
 
-def is_far(url: str) -> bool:
-    """Whether the content of a URL lies on another machine, as far as one can tell by it."""
-    return not _is_local(file_system(url)[0])
-
-
 def listed(url: str, depth: int | None = None) -> dict[str, dict[str, Any]]:
     """Return what storage says of each file below a URL, by its path below it; {}: there is none.
 

@@ -12,7 +12,7 @@ import pytest
 from tests.workers.data.fetching import CONTENT, URL, Slow, fetch
 from workers.contract.outcome import ConfigFailure, StorageFailure
 from workers.data import node_cache
-from workers.data.node_cache import USES_MAX, is_far, listed, open_copy, with_copy
+from workers.data.node_cache import USES_MAX, listed, open_copy, with_copy
 from workers.data.node_folder import VARIABLE, node_folder, unfinished
 
 SECONDS_MAX = 60.0
@@ -62,8 +62,6 @@ def test_what_lies_here_is_read_in_place(tmp_path: Path, node: Path) -> None:
     (tmp_path / "a").write_bytes(b"one")
     assert with_copy(f"file://{tmp_path}/a", lambda path: path) == tmp_path / "a"
     assert not node.exists()
-    assert not is_far(str(tmp_path))
-    assert is_far("memory://a")
 
 
 def test_what_is_not_there_is_none_and_a_folder_is_no_file(lake: str, tmp_path: Path) -> None:

@@ -18,13 +18,13 @@ import torch
 from tests.workers.data.looking import features, loaded
 from tests.workers.training.attempts import launch, recipe, run_alone
 from workers.contract.outcome import ConfigFailure, StorageFailure
-from workers.data import stream
+from workers.data import open_shards
 from workers.data.dataset import Dataset
 from workers.data.node_cache import with_copy
 from workers.data.node_folder import VARIABLE
 from workers.data.order import rank_part
 from workers.data.processes import prefetched
-from workers.data.shards import INDEX, Index, write_shards
+from workers.data.shards import INDEX, Index, sha256_of, write_shards
 from workers.data.stream import Stream
 
 NUM_SAMPLES = 96
@@ -209,7 +209,7 @@ def test_a_far_stream_is_read_ahead_to_the_end_of_every_epoch(
                 changed.notify_all()
         return found
 
-    monkeypatch.setattr(stream, "with_copy", noted)
+    monkeypatch.setattr(open_shards, "with_copy", noted)
     for epoch in range(4):
         order = part.order(0, 0, epoch)
         shards = list(dict.fromkeys((order // 10).tolist()))
@@ -247,6 +247,23 @@ def test_a_damaged_shard_is_named(tmp_path: Path) -> None:
         part.rows(torch.tensor([35]), 0)
 
 
+def test_a_shard_is_hashed_once_however_often_it_is_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _written(str(tmp_path))
+    hashed: list[str] = []
+
+    def noted(path: Path) -> str:
+        hashed.append(path.name)
+        return sha256_of(path)
+
+    monkeypatch.setattr(open_shards, "sha256_of", noted)
+    part = _train(str(tmp_path), shuffle_shards=1)  # so that two are open at the most
+    for _ in range(3):
+        assert features(part)[:, 0].tolist() == list(range(NUM_SAMPLES))
+    assert sorted(hashed) == [f"{k:05d}.npy" for k in range(10)]
+
+
 def test_a_damaged_copy_of_the_node_is_fetched_anew(tmp_path: Path) -> None:
     url = f"memory://{tmp_path.name}"
     _written(url)
@@ -258,7 +275,7 @@ def test_a_damaged_copy_of_the_node_is_fetched_anew(tmp_path: Path) -> None:
         if content[:1] == b"\x93":  # a .npy file; the index is read from what was fetched
             content[-1] ^= 1
             copy.write_bytes(content)
-    assert features(train)[:, 0].tolist() == list(range(NUM_SAMPLES))
+    assert features(_train(url))[:, 0].tolist() == list(range(NUM_SAMPLES))
 
 
 def test_a_missing_shard_is_named(tmp_path: Path) -> None:
