@@ -41,7 +41,12 @@ class OpenShards:
 
     def __getstate__(self) -> dict[str, Any]:
         """What goes to a process that reads ahead: it opens its files itself."""
-        fresh = {"_open": OrderedDict(), "_checked": set(), "_labels": None, "_reader": None}
+        fresh: dict[str, Any] = {
+            "_open": OrderedDict(),
+            "_checked": set(),
+            "_labels": None,
+            "_reader": None,
+        }
         return {**vars(self), **fresh}
 
     def opened(self, number: int) -> Array:
