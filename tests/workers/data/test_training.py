@@ -1,7 +1,5 @@
 """Training on augmented images that are read ahead: interrupted or not, the same bits."""
 
-import hashlib
-import json
 import sys
 import types
 from collections import Counter
@@ -12,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
 from tests.clock import ManualClock
 from tests.workers.training.attempts import (
@@ -25,13 +22,13 @@ from tests.workers.training.attempts import (
     run_gang,
     saved_tensors,
 )
+from tests.workers.training.noting import Noting, global_batches
 from workers.contract.launch import LaunchSpec
-from workers.contract.outcome import Outcome, Result
+from workers.contract.outcome import Result
 from workers.contract.recipe import Recipe
 from workers.contract.reports import Noticed, Progress
 from workers.data.shards import write_shards
 from workers.parallel.mesh import Seat
-from workers.stages.handover import Inputs
 from workers.training import progress
 
 AUGMENT = {"crop_padding": 1, "flip": 0.5, "noise": 0.1, "cutout": 2}
@@ -93,40 +90,6 @@ def test_two_ranks_that_read_ahead_go_on_in_mid_epoch_to_the_same_bits(tmp_path:
         assert [key for key in weights if not torch.equal(weights[key], same[key])] == []
 
 
-@dataclass(frozen=True)
-class Noting(Run):
-    """An attempt of which each rank notes its samples and how they look, step by step."""
-
-    notes: Path = Path()
-
-    def on(self, seat: Seat) -> tuple[Outcome, Recorder]:
-        """Make it, as one rank."""
-        seen: list[list[tuple[int, str]]] = []
-        rows = Inputs.rows
-
-        def noted(inputs: Inputs, indices_B: Tensor, epoch: int) -> Tensor:
-            x_B = rows(inputs, indices_B, epoch)
-            looks = [hashlib.sha256(x.numpy().tobytes()).hexdigest() for x in x_B]
-            seen.append(list(zip(indices_B.tolist(), looks, strict=True)))
-            return x_B
-
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(Inputs, "rows", noted)
-            told = super().on(seat)
-        self.notes.mkdir(exist_ok=True)
-        (self.notes / f"{seat.rank}.json").write_text(json.dumps(seen))
-        return told
-
-
-def _global_batches(notes: Path, world_size: int) -> list[list[tuple[int, str]]]:
-    """Put the ranks' parts of every step together, in the order of the ranks."""
-    ranks = [json.loads((notes / f"{rank}.json").read_text()) for rank in range(world_size)]
-    return [
-        [(index, look) for part in parts for index, look in part]
-        for parts in zip(*ranks, strict=True)
-    ]
-
-
 def test_a_stream_is_seen_alike_by_other_numbers_of_workers_and_of_processes(
     tmp_path: Path,
 ) -> None:
@@ -162,9 +125,9 @@ def test_a_stream_is_seen_alike_by_other_numbers_of_workers_and_of_processes(
             attempts.append(Attempt(outcome, recorder, recorder.steps[-1:]))
         else:
             attempts.append(run_gang(runs, tmp_path, world_size)[0])
-        seen += _global_batches(tmp_path / f"notes-{k}", world_size)
+        seen += global_batches(tmp_path / f"notes-{k}", world_size)
     assert attempts[-1].outcome.result is Result.SUCCEEDED
-    assert seen == _global_batches(tmp_path / "notes-whole", 2)
+    assert seen == global_batches(tmp_path / "notes-whole", 2)
     assert len(seen) == steps
     for epoch in range(epochs):
         batches = seen[epoch * steps // epochs : (epoch + 1) * steps // epochs]

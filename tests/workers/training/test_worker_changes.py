@@ -4,21 +4,17 @@ The same losses to the rounding of sums in another order, as long as no worker d
 or takes a statistic of its own part of a batch: see the last test.
 """
 
-import json
 from dataclasses import dataclass
 from itertools import chain
-from pathlib import Path
 from typing import Any
 
 import pytest
-from torch import Tensor
 
-from tests.workers.training.attempts import Attempt, Recorder, Run, launch, recipe, run_gang
-from workers.contract.outcome import Outcome, Result
+from tests.workers.training.attempts import Attempt, launch, recipe, run_gang
+from tests.workers.training.noting import Noting, Seen, global_batches
+from workers.contract.outcome import Result
 from workers.contract.recipe import Recipe
 from workers.contract.reports import Progress
-from workers.parallel.mesh import Seat
-from workers.stages.handover import Inputs
 
 STEPS_PER_EPOCH = 12  # 1,293 samples in batches of 101, which divide by neither 2 nor 4
 STEPS = 5 * STEPS_PER_EPOCH
@@ -56,46 +52,17 @@ def _recipe(model: dict[str, Any], training: dict[str, Any]) -> Recipe:
     )
 
 
-@dataclass(frozen=True)
-class Noting(Run):
-    """An attempt of which each rank notes the samples that it trains on, step by step."""
-
-    notes: Path = Path()
-
-    def on(self, seat: Seat) -> tuple[Outcome, Recorder]:
-        """Make it, as one rank."""
-        seen: list[list[int]] = []
-        rows = Inputs.rows
-
-        def noted(inputs: Inputs, indices_B: Tensor, epoch: int) -> Tensor:
-            seen.append(indices_B.tolist())
-            return rows(inputs, indices_B, epoch)
-
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(Inputs, "rows", noted)
-            told = super().on(seat)
-        self.notes.mkdir(exist_ok=True)
-        (self.notes / f"{seat.rank}.json").write_text(json.dumps(seen))
-        return told
-
-
 @dataclass
 class Way:
     """The attempts of one job, and the global batch of every step that each of them took."""
 
     attempts: list[Attempt]
-    batches: list[list[list[int]]]
+    batches: list[list[list[Seen]]]
 
     def losses(self) -> list[float]:
         """The loss of every step, over all attempts."""
         told = [one for attempt in self.attempts for one in attempt.recorder.of(Progress)]
         return [one.loss for one in told]
-
-
-def _batches(notes: Path, world_size: int) -> list[list[int]]:
-    """Put the ranks' parts of every step together, in the order of the ranks."""
-    ranks = [json.loads((notes / f"{rank}.json").read_text()) for rank in range(world_size)]
-    return [list(chain(*parts)) for parts in zip(*ranks, strict=True)]
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +92,7 @@ def ways(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Way, Way]]
         attempts = run_gang(runs, folder, world_size, tells_every_step=True)
         for attempt, (way_of, notes) in zip(attempts, ends, strict=True):
             way_of.attempts.append(attempt)
-            way_of.batches.append(_batches(notes, world_size))
+            way_of.batches.append(global_batches(notes, world_size))
     return {way: (wholes[way], changed[way]) for way in WAYS}
 
 
@@ -139,7 +106,7 @@ def test_every_step_sees_the_batch_that_it_would_have_seen(
     (expected,) = whole.batches
     assert list(chain(*changed.batches)) == expected
     for start in range(0, STEPS, STEPS_PER_EPOCH):
-        seen = list(chain(*expected[start : start + STEPS_PER_EPOCH]))
+        seen = [index for index, _ in chain(*expected[start : start + STEPS_PER_EPOCH])]
         assert len(set(seen)) == len(seen) == STEPS_PER_EPOCH * 101
 
 
