@@ -1,9 +1,11 @@
 """Where this process sits in its gang, and how it joins and leaves the process group."""
 
+import os
 from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
+import torch.utils.deterministic
 
 from workers.contract.outcome import ConfigFailure
 
@@ -56,6 +58,7 @@ def join(rank: int, world_size: int, init_method: str, gpus: int = 0) -> Seat:
     device = torch.device("cuda", 0) if on_gpu else torch.device("cpu")  # a rank sees its own only
     if on_gpu:
         torch.cuda.set_device(device)
+        _compute_alike()
     dist.init_process_group(
         backend="cpu:gloo,cuda:nccl" if on_gpu else "gloo",
         init_method=init_method,
@@ -63,6 +66,17 @@ def join(rank: int, world_size: int, init_method: str, gpus: int = 0) -> Seat:
         world_size=world_size,
     )
     return Seat(rank=rank, world_size=world_size, device=device)
+
+
+def _compute_alike() -> None:
+    """Let a GPU add numbers in the same order each time: a resumed run must end with the same bits.
+
+    Where torch has no such kernel it warns, and takes the other.
+    """
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA is first used
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    # A debugging aid that takes time; torch makes it a property of its module.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
 def leave() -> None:

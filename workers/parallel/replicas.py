@@ -32,7 +32,7 @@ class Replicas:
         module: holds all that trains, and nothing that does not; whole, or in shards.
         seat: this rank's place.
         fills_gradients: the forward pass writes each parameter's `.grad` itself, without autograd;
-            they are averaged in one flat all-reduce, which also carries the signals.
+            they are averaged in one flat all-reduce.
         training: precision, micro-batches and compilation; None: none of these.
     """
 
@@ -87,26 +87,34 @@ class Replicas:
         """
         for parameter in self._parameters:
             parameter.grad = None
-        if self._fills:
-            return self._filled(x_BV, y_B, share, signals)
-        is_first, self._is_first = self._is_first, False
-        if is_first and self._ddp is not None:
-            self._settle(x_BV, y_B)
-        if self._compiled is not None:
-            self._compiled.is_looked_at = is_looked_at
         # Begun before the forward pass, so that it costs nothing but its own few microseconds.
         agreed = None if self._seat.is_alone else dist.all_reduce(signals.marks, async_op=True)
-        loss = self._accumulated(x_BV, y_B, share, scale)
+        if self._fills:
+            loss = self._filled(x_BV, y_B, share)
+        else:
+            loss = self._differentiated(x_BV, y_B, share, scale, is_looked_at)
         if agreed is not None:
             agreed.wait()
-        if is_first:
-            self._check_gradients()
         return loss
 
     def release(self) -> None:
         """Let go of the gradients: they are views of buffers that end with this object."""
         for parameter in self._parameters:
             parameter.grad = None
+
+    def _differentiated(
+        self, x_BV: Tensor, y_B: Tensor, share: float, scale: Tensor | None, is_looked_at: bool
+    ) -> Tensor:
+        """The gradients by autograd."""
+        is_first, self._is_first = self._is_first, False
+        if is_first and self._ddp is not None:
+            self._settle(x_BV, y_B)
+        if self._compiled is not None:
+            self._compiled.is_looked_at = is_looked_at
+        loss = self._accumulated(x_BV, y_B, share, scale)
+        if is_first:
+            self._check_gradients()
+        return loss
 
     def _accumulated(self, x_BV: Tensor, y_B: Tensor, share: float, scale: Tensor | None) -> Tensor:
         """The gradients of all micro-batches added up, the ranks' mean taken with the last one."""
@@ -173,22 +181,19 @@ class Replicas:
                 "buffer of what shall not be trained (register_buffer)"
             )
 
-    def _filled(self, x_BV: Tensor, y_B: Tensor, share: float, signals: Signals) -> Tensor:
+    def _filled(self, x_BV: Tensor, y_B: Tensor, share: float) -> Tensor:
+        """The gradients that the forward pass leaves, the ranks' mean taken in one piece."""
         loss: Tensor = self._module(x_BV, y_B)
-        return loss if self._seat.is_alone else self._flat(loss * share, share, signals)
-
-    def _flat(self, loss: Tensor, share: float, signals: Signals) -> Tensor:
+        if self._seat.is_alone:
+            return loss
         gradients = [_gradient(parameter) for parameter in self._parameters]
-        marks = signals.marks.to(loss.device)
         weight = share / self._seat.world_size
-        flat = torch.cat([gradient.view(-1) * weight for gradient in gradients] + [marks])
+        flat = torch.cat([gradient.view(-1) * weight for gradient in gradients])
         dist.all_reduce(flat)
-        start = 0
-        for gradient in gradients:
-            gradient.copy_(flat[start : start + gradient.numel()].view_as(gradient))
-            start += gradient.numel()
-        signals.marks.copy_(flat[start:])
-        return loss
+        pieces = torch.split(flat, [gradient.numel() for gradient in gradients])
+        for gradient, piece in zip(gradients, pieces, strict=True):
+            gradient.copy_(piece.view_as(gradient))
+        return loss * share
 
 
 def _ddp(module: nn.Module) -> "DistributedDataParallel":
