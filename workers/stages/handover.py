@@ -15,11 +15,16 @@ import torch
 from torch import Tensor, nn
 
 from workers.data.part import Part, rows_at_once
-from workers.stages.kept_codes import digest_above, kept_on_disk
+from workers.stages.kept_codes import GIB, digest_above, kept_on_disk, num_bytes
 
 Cache = Literal["memory", "disk", "none"]
 
+CODES_IN_MEMORY_BYTES_MAX = 4 * GIB  # of each rank; a fixed limit, so that every attempt does alike
 PROBABILITY_MIN = 0.01  # a unit that is never on starts at logit -4.6, from where it can come back
+
+
+class NotKept(Exception):
+    """Codes that have no room; the message is the beginning of a sentence for the owner."""
 
 
 @dataclass(frozen=True)
@@ -83,18 +88,23 @@ class Inputs:
         """Return the inputs of the layer above `layer`, kept or not.
 
         Raises:
-            OSError: the node's disk is full, or can't be written.
+            NotKept: they do not fit there; `cache: none` does without.
         """
         codes = (encoded(x_BV, [layer]) for x_BV in self.passes())
         match cache:
             case "none":
                 return Inputs(self.part, self._kept, (*self._prefix, layer), self._model)
             case "memory":
-                x_NH = torch.cat(list(codes))
+                x_NH = _in_memory(codes, len(self.part))
                 return Inputs(self.part, Codes(x_NH, x_NH.device), model=self._model)
             case "disk":
                 digest, device = digest_above(self._digest(), [layer]), self._device()
-                x_NH = kept_on_disk(digest, len(self.part), codes, device)
+                try:
+                    x_NH = kept_on_disk(digest, len(self.part), codes, device)
+                except OSError as error:
+                    raise NotKept(
+                        f"The codes of the layers below were not kept on disk ({error})"
+                    ) from error
                 return Inputs(self.part, Codes(x_NH, device, digest), model=self._model)
             case unknown:
                 assert_never(unknown)
@@ -132,6 +142,27 @@ class Inputs:
         limits = [torch.stack(torch.aminmax(x_BV)) for x_BV in self.passes()]
         low, high = torch.stack(limits).unbind(1)
         return float(low.min()), float(high.max())
+
+
+def _in_memory(codes: Iterator[Tensor], num_samples: int) -> Tensor:
+    """All codes as one tensor, (N, V), where the first ones lie."""
+    x_NV: Tensor | None = None
+    start = 0
+    for x_BV in codes:
+        if x_NV is None:
+            shape = (num_samples, *x_BV.shape[1:])
+            needed_bytes = num_bytes(shape)
+            if needed_bytes > CODES_IN_MEMORY_BYTES_MAX:
+                raise NotKept(
+                    "The codes of the layers below were not kept in memory (they take "
+                    f"{needed_bytes / GIB:.1f} GiB of every rank, and may take "
+                    f"{CODES_IN_MEMORY_BYTES_MAX / GIB:.1f}; cache: disk keeps more)"
+                )
+            x_NV = x_BV.new_empty(shape)
+        x_NV[start : start + len(x_BV)] = x_BV
+        start += len(x_BV)
+    assert x_NV is not None, "a training part has samples"
+    return x_NV
 
 
 @torch.no_grad()

@@ -6,6 +6,7 @@ place. Letters: N samples, V inputs of a stage's layer.
 """
 
 import hashlib
+import math
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -16,7 +17,8 @@ from torch import Tensor, nn
 
 from workers.data.node_folder import alone, evict, node_folder, publish, touch, unfinished
 
-CODES_BYTES_MAX = 50 * 2**30  # of a node; what was used longest ago goes first
+GIB = 2**30
+CODES_BYTES_MAX = 50 * GIB  # of a node; what was used longest ago goes first
 SUFFIX = ".npy"
 
 
@@ -43,7 +45,7 @@ def kept_on_disk(
         device: decides what "the same" means: another kind of device rounds otherwise.
 
     Raises:
-        OSError: the disk is full, or can't be written.
+        OSError: the disk is full, or can't be written; or they are more than it may hold.
     """
     folder = node_folder("codes")
     name = f"{digest}-{device.type}{SUFFIX}"
@@ -52,7 +54,6 @@ def kept_on_disk(
         found = _mapped(path)
         if found is None:
             found = _written(path, num_samples, codes)
-            evict(folder, SUFFIX, CODES_BYTES_MAX, frozenset({path}))
     touch(path)
     return found
 
@@ -74,6 +75,7 @@ def _written(path: Path, num_samples: int, codes: Iterator[Tensor]) -> Tensor:
         for x_BV in codes:
             if into is None:
                 shape = (num_samples, *x_BV.shape[1:])
+                _make_room(path.parent, num_bytes(shape))
                 into = np.lib.format.open_memmap(unfinished(path), "w+", np.float32, shape)
                 # A map of a full disk ends its process at the first touch: ask for the room first.
                 _reserve(unfinished(path))
@@ -88,6 +90,20 @@ def _written(path: Path, num_samples: int, codes: Iterator[Tensor]) -> Tensor:
         return found
     finally:
         unfinished(path).unlink(missing_ok=True)
+
+
+def num_bytes(shape: Sequence[int]) -> int:
+    """Return how many bytes codes of this shape (N, V) take."""
+    return math.prod(shape) * np.dtype(np.float32).itemsize
+
+
+def _make_room(folder: Path, needed_bytes: int) -> None:
+    if needed_bytes > CODES_BYTES_MAX:
+        raise OSError(
+            f"they take {needed_bytes / GIB:.1f} GiB, and all of a node may take "
+            f"{CODES_BYTES_MAX / GIB:.1f}"
+        )
+    evict(folder, SUFFIX, CODES_BYTES_MAX, frozenset(), room=needed_bytes)
 
 
 def _reserve(path: Path) -> None:

@@ -8,7 +8,7 @@ from workers.data.seeds import derived_seed
 from workers.optim.optimizer import Optimizer
 from workers.parallel.layout import lay_out
 from workers.stages.catalog import StagePlan, build_objective, first_inputs
-from workers.stages.handover import Inputs
+from workers.stages.handover import Inputs, NotKept
 from workers.telemetry.diagnostics import collapsed
 from workers.telemetry.utilization import Utilization
 from workers.training.contents import Trained
@@ -138,12 +138,8 @@ class StageWalk:
             cache = "none"
         try:
             return self._inputs.above(layer, cache)
-        except OSError as error:
-            self._tell_once(
-                "codes_not_kept",
-                f"The codes of the layers below were not kept on disk ({error}); they are "
-                "computed anew for every batch.",
-            )
+        except NotKept as error:
+            self._tell_once("codes_not_kept", f"{error}; they are computed anew for every batch.")
             return self._inputs.above(layer, "none")
 
     def _tell_once(self, code: str, sentence: str) -> None:

@@ -13,8 +13,8 @@ from workers.data.node_folder import VARIABLE
 from workers.data.part import InMemory
 from workers.models.layered import seeded
 from workers.models.mlp import DenseLayer
-from workers.stages import kept_codes
-from workers.stages.handover import Cache, Inputs
+from workers.stages import handover, kept_codes
+from workers.stages.handover import Cache, Inputs, NotKept
 
 V = 7
 MODEL = MlpModel(kind="mlp", hidden=(5, 4), normalization="batch", dropout=0.5)
@@ -120,6 +120,15 @@ def test_what_was_used_longest_ago_makes_room(
     assert len(below.rows(ROWS, 0)) == len(ROWS)  # an open file outlives its deletion
 
 
+def test_codes_that_memory_has_no_room_for_are_not_begun(monkeypatch: pytest.MonkeyPatch) -> None:
+    layer = _Counted(_layers()[0])
+    monkeypatch.setattr(handover, "CODES_IN_MEMORY_BYTES_MAX", 50 * 5 * 4 - 1)
+    with pytest.raises(NotKept, match=r"not kept in memory .* cache: disk keeps more"):
+        Inputs(_part()).above(layer, "memory")
+    monkeypatch.setattr(handover, "CODES_IN_MEMORY_BYTES_MAX", 50 * 5 * 4)
+    assert Inputs(_part()).above(layer, "memory").rows(ROWS, 0).shape == (3, 5)
+
+
 def test_a_full_disk_is_told_before_anything_is_mapped(
     node_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -127,6 +136,6 @@ def test_a_full_disk_is_told_before_anything_is_mapped(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "posix_fallocate", full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(NotKept, match=r"not kept on disk \(.*No space left"):
         Inputs(_part()).above(_layers()[0], "disk")
     assert not [path for path in node_cache.glob("codes/*") if path.suffix != ".lock"]

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from workers.contract.recipe import Recipe
-from workers.data.node_folder import VARIABLE
+from workers.data.node_folder import VARIABLE, publish
 from workers.data.part import InMemory
 from workers.models.layered import Layer
 from workers.stages import kept_codes
@@ -74,17 +74,26 @@ def test_codes_that_others_delete_at_once_are_still_read(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Another job may need the room as soon as the file is in place."""
-    deleted: list[Path] = []
 
-    def evict(in_folder: Path, *_: object) -> None:
-        for path in in_folder.glob("*.npy"):
-            path.unlink()
-            deleted.append(path)
+    def published_and_deleted(path: Path) -> None:
+        publish(path)
+        path.unlink()
 
-    monkeypatch.setattr(kept_codes, "evict", evict)
+    monkeypatch.setattr(kept_codes, "publish", published_and_deleted)
     found = kept_on_disk("a", N, _codes(), CPU)
-    assert len(deleted) == 1
+    assert list(folder.glob("*.npy")) == []
     assert torch.equal(found, CODES_NV)
+
+
+def test_more_than_a_node_may_hold_is_refused_before_anything_is_deleted(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept_on_disk("a", N, _codes(), CPU)
+    monkeypatch.setattr(kept_codes, "CODES_BYTES_MAX", N * V * 4 - 1)
+    with pytest.raises(OSError, match=r"they take .* GiB, and all of a node may take"):
+        kept_on_disk("b", N, _codes(), CPU)
+    assert [path.name for path in folder.glob("*.npy")] == ["a-cpu.npy"]
+    assert list(folder.glob("*.part")) == []
 
 
 class _Fixed(Layer):

@@ -11,6 +11,7 @@ from tests.workers.training.attempts import launch, recipe, run_alone, saved_ten
 from workers.contract.outcome import ConfigFailure, Result
 from workers.contract.reports import CheckpointWritten, Evaluated, Noticed, StageEnded
 from workers.data.node_folder import VARIABLE
+from workers.stages import handover
 
 MODEL = {"kind": "mlp", "hidden": [12, 9], "activation": "sigmoid", "init": "xavier"}
 STAGES: dict[str, Any] = {"method": "denoising_autoencoder", "epochs": 3, "batch_size": 200}
@@ -140,6 +141,21 @@ def test_a_disk_that_takes_no_codes_is_told_once_and_does_not_end_the_job(
     assert attempt.outcome.result is Result.SUCCEEDED
     (noticed,) = [one for one in attempt.recorder.of(Noticed) if one.code == "codes_not_kept"]
     assert "not kept on disk" in noticed.sentence
+
+
+def test_codes_that_memory_has_no_room_for_are_computed_anew_and_it_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(handover, "CODES_IN_MEMORY_BYTES_MAX", 0)
+    nets = []
+    for cache in ("memory", "none"):
+        told = recipe(model=MODEL, training=TRAINING, pretraining=STAGES | {"cache": cache})
+        attempt = run_alone(launch(told, tmp_path / cache))
+        nets.append(saved_tensors(tmp_path / cache, attempt.recorder.refs[0]))
+        told_of = [one for one in attempt.recorder.of(Noticed) if one.code == "codes_not_kept"]
+        assert len(told_of) == (1 if cache == "memory" else 0)
+        assert all("not kept in memory" in one.sentence for one in told_of)
+    assert all(torch.equal(nets[0][name], nets[1][name]) for name in nets[0])
 
 
 def test_a_checkpoint_is_saved_when_the_clock_says_so(tmp_path: Path) -> None:
