@@ -13,7 +13,10 @@ import torch
 from tests.end_to_end.home import Home, eventually, homes, write_job
 from tests.end_to_end.weights import saved_tensors
 
-RESUME_SECONDS = 10.0  # from the death of a rank to the next attempt's first progress
+# From the death of a rank to the next attempt's first progress: this, or on a machine that is busy
+# with more than this test so many times what the first attempt took from its submission on.
+RESUME_SECONDS = 10.0
+RESUME_STARTS = 3.0
 
 
 @pytest.fixture(scope="module")
@@ -52,13 +55,16 @@ def assert_equal(home: Home, one: dict[str, Any], other: dict[str, Any]) -> None
 def test_a_rank_killed_in_pretraining_and_again_in_fine_tuning(
     home: Home, tmp_path: Path, undisturbed: dict[str, Any]
 ) -> None:
+    submitted_at = time.monotonic()
     job = home.submit(write_job(tmp_path, "killed-twice"))
+    home.wait_step(job, "pretrain-01", attempt=1)
+    limit_seconds = max(RESUME_SECONDS, RESUME_STARTS * (time.monotonic() - submitted_at))
     for attempt, stage in ((1, "pretrain-02"), (2, "finetune")):
         home.wait_step(job, stage, attempt=attempt, epoch=5)
         killed_at = time.monotonic()
         home.kill_a_rank()
         home.wait_step(job, stage, attempt=attempt + 1)
-        assert time.monotonic() - killed_at < RESUME_SECONDS
+        assert time.monotonic() - killed_at < limit_seconds
     status = home.wait_final(job)
     assert status["job"]["state"] == "succeeded"
     assert status["job"]["attempt"] == 3
