@@ -112,7 +112,7 @@ def test_a_stream_is_seen_alike_by_other_numbers_of_workers_and_of_processes(
         return launched.model_copy(update={"data_roots": (str(tmp_path),)})
 
     steps = epochs * num // batch_size
-    changes = ((2, 2, 5), (4, 0, 17), (1, 1, None))  # ranks, processes of each, where they stop
+    changes = ((2, 2, 5), (3, 0, 17), (1, 1, None))  # ranks, processes of each, where they stop
     attempts: list[Attempt] = []
     seen = []
     for k, (world_size, processes, stop_at) in enumerate(changes):
