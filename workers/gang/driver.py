@@ -20,7 +20,7 @@ from workers.gang.oom_kills import num_oom_kills
 from workers.gang.rank import TRAIN
 from workers.gang.ray_gang import RayGang
 from workers.gang.reporter import Reporter
-from workers.gang.verdicts import failed_to_start, hanging, of_ends, overdue
+from workers.gang.verdicts import driver_failed, failed_to_start, hanging, of_ends
 from workers.gang.watchdog import Watchdog, lagging
 
 POLL_SECONDS = 0.05  # how late a death, a fact or an order may be noticed
@@ -46,7 +46,7 @@ class Driver:
             outcome = _Watch(launch, reporter, facts, entry).run()
         except Exception as error:
             log.exception("the driver failed")
-            outcome = overdue(f"the driver failed: {error!r}")
+            outcome = driver_failed(f"the driver failed: {error!r}")
         if not reporter.is_closed:
             log.info("%s %s", outcome.result, outcome.message)
             facts.add(Ended(outcome=outcome))

@@ -18,8 +18,10 @@ from workers.gang.rank import RankEnd
 from workers.gang.ray_gang import lost_nodes
 from workers.gang.watchdog import Hang
 
+PEER_ERRORS = frozenset({"DistError", "DistBackendError", "DistNetworkError", "DistStoreError"})
+"""What torch raises when another rank is gone, mostly."""
 PEER_WORDS = ("gloo", "NCCL", "Connection closed by peer", "Connection reset by peer")
-"""What collectives say when another rank is gone; they have no exception class of their own."""
+"""What collectives say then that have no exception class of their own."""
 COLLATERAL_MAX = 20  # kinds of errors that are listed beside the first cause
 MEMORY_ADVICE = (
     "; lower training.batch_size, raise training.accumulate, or set "
@@ -83,7 +85,7 @@ def hanging(hang: Hang, stacks: Mapping[int, Sequence[str]]) -> Outcome:
     )
 
 
-def overdue(sentence: str) -> Outcome:
+def driver_failed(sentence: str) -> Outcome:
     """The driver itself failed."""
     return Outcome(
         result=Result.FAILED,
@@ -111,7 +113,7 @@ def _distance(end: RankEnd | RayError) -> int:
 
 
 def _lost_a_peer(end: RankEnd) -> bool:
-    return end.exception.startswith("Dist") or any(word in end.message for word in PEER_WORDS)
+    return end.exception in PEER_ERRORS or any(word in end.message for word in PEER_WORDS)
 
 
 def _outcome(launch: LaunchSpec, rank: int, end: RankEnd | RayError, was_oom_kill: bool) -> Outcome:

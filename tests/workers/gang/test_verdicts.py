@@ -83,10 +83,20 @@ def test_an_error_of_its_own_goes_before_a_lost_peer(tmp_path: Path) -> None:
     assert outcome.cause.last_lines[-1] == "ValueError: no such column: 7"
 
 
-def test_lost_peers_alone_are_no_error_of_the_user(tmp_path: Path) -> None:
-    outcome = verdicts.of_ends(launch(tmp_path), {0: PEER})
+@pytest.mark.parametrize(
+    ("end", "kind"),
+    [
+        (PEER, FailureKind.WORKER_DIED),
+        (OWN.replace("ValueError", "DistNetworkError"), FailureKind.WORKER_DIED),
+        (OWN.replace("ValueError", "DistanceError"), FailureKind.USER_ERROR),
+    ],
+)
+def test_lost_peers_alone_are_no_error_of_the_user(
+    tmp_path: Path, end: str, kind: FailureKind
+) -> None:
+    outcome = verdicts.of_ends(launch(tmp_path), {0: end})
     assert outcome is not None
-    assert outcome.failure is FailureKind.WORKER_DIED
+    assert outcome.failure is kind
 
 
 def test_errors_that_differ_in_numbers_only_are_one_line(tmp_path: Path) -> None:
