@@ -1,4 +1,4 @@
-"""One Ray for all the tests that need a real one, and floats as others expect them."""
+"""One Ray for all the tests that need a real one, and torch as tests want it."""
 
 import sys
 from collections.abc import Iterator
@@ -32,8 +32,13 @@ def house(ray_house: RayHouse) -> Iterator[RayHouse]:
 
 
 @pytest.fixture(autouse=True)
-def _floats_stay_whole() -> Iterator[None]:
-    """Training flushes denormal numbers in its process; here that is the process of all tests."""
+def _torch_as_tests_want_it() -> Iterator[None]:
+    """One thread: on tiny tensors several wait for each other, on a busy machine ten times as long.
+
+    Training flushes denormal numbers in its process; here that is the process of all tests.
+    """
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(1)
     yield
     if "torch" in sys.modules:
         sys.modules["torch"].set_flush_denormal(False)
