@@ -8,6 +8,7 @@ from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event
 
 from tests.event_files import Scalar, scalars_in
+from tests.workers.gang.launches import progress as progress_at
 from tests.workers.training.attempts import Recorder, launch, recipe, run_alone
 from workers.contract.launch import LaunchSpec
 from workers.contract.outcome import Result
@@ -116,16 +117,4 @@ STARTED = StageStarted(
 
 
 def told(step: int, loss: float | None) -> Progress:
-    return Progress(
-        stage_index=0,
-        epoch=0,
-        stage_step=step,
-        step=step,
-        loss=loss,
-        lr=0.1,
-        samples=step,
-        samples_per_second=1.0,
-        step_seconds=1.0,
-        data_wait_seconds=0.0,
-        eta_seconds=None,
-    )
+    return progress_at(step).model_copy(update={"loss": loss})
