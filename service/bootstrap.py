@@ -16,7 +16,7 @@ from service.bus.local_bus import SHARED_POLL_SECONDS, LocalBus
 from service.control.clock import JobIds, SystemClock
 from service.control.files import Files
 from service.control.jobs import Jobs
-from service.domain.errors import BadInput
+from service.domain.errors import Unreachable
 from service.settings import Settings
 from service.store.engine import open_engine
 from service.store.store import Store
@@ -40,9 +40,9 @@ class Service:
     bus: "Bus"
 
     def start(self) -> None:
-        """Begin to plan, and to hear of what others did."""
+        """Begin to hear of what others did, and to plan as soon as the schema is there."""
         self.bus.start()
-        self.loop.start()
+        self.loop.start(partial(_prove_schema, self.engine))
 
     def close(self) -> None:
         """Stop the loop and let go of the database and the bus."""
@@ -52,12 +52,7 @@ class Service:
 
 
 def build(settings: Settings) -> Service:
-    """Wire a server; nothing runs yet.
-
-    Raises:
-        BadInput: the schema is not one that this release can work on.
-        Unreachable: the database does not answer.
-    """
+    """Wire a server; nothing runs yet, and the database is not asked."""
     from prometheus_client import CollectorRegistry
 
     from service.control.fleet import Fleet
@@ -71,7 +66,6 @@ def build(settings: Settings) -> Service:
 
     engine = open_engine(settings.database_url)
     redis = _redis(settings)
-    _refuse_other_schema(engine)
     registry = CollectorRegistry()
     measure(engine, registry)
     store, clock, meters = Store(engine), SystemClock(), Meters(registry)
@@ -132,9 +126,10 @@ def _local_bus(engine: Engine) -> LocalBus:
     return LocalBus() if engine.dialect.name == "sqlite" else LocalBus(SHARED_POLL_SECONDS)
 
 
-def _refuse_other_schema(engine: Engine) -> None:
+def _prove_schema(engine: Engine) -> None:
+    """Raise Unreachable unless the schema is one that this release can work on."""
     from service.store import schema
 
     state = schema.check(engine)
     if not state.is_acceptable:
-        raise BadInput(state.sentence, place="STRATA_DATABASE_URL")
+        raise Unreachable(state.sentence, place="STRATA_DATABASE_URL")

@@ -66,8 +66,9 @@ class ControlLoop:
         """False once the loop has not turned for too long."""
         return self._clock.monotonic() - self._turned_at < STUCK_SECONDS
 
-    def start(self) -> None:
-        """Begin to turn."""
+    def start(self, prove_schema: Callable[[], None]) -> None:
+        """Begin to turn, once `prove_schema` raises nothing: a migration may still be under way."""
+        self._prove_schema = prove_schema
         self._leave = self._bus.listen("queue", self._wake.set)
         self._thread.start()
 
@@ -84,7 +85,6 @@ class ControlLoop:
 
     def turn(self) -> None:
         """Do once what is due now."""
-        self._is_database_away = False
         self._phase("elect", self._elector.run)
         term = self._elector.term
         if term is not None:
@@ -94,26 +94,37 @@ class ControlLoop:
             if now - self._reconciled_at >= RECONCILE_SECONDS:
                 self._phase("reconcile", lambda: self._reconciler.run(term))
                 self._reconciled_at = now
-        doubled = min(2 * self._pause_seconds, POLL_SECONDS_MAX)
-        self._pause_seconds = doubled if self._is_database_away else self._poll_seconds
-        self._turned_at = self._clock.monotonic()
+        self._settle()
 
     def _run(self) -> None:
+        has_schema = False
         while not self._stopping.is_set():
             self._wake.clear()  # before the turn: a wake-up during it asks for another one
-            self.turn()
+            has_schema = has_schema or self._phase("schema", self._prove_schema)
+            if has_schema:
+                self.turn()
+            else:
+                self._settle()
             self._wake.wait(self._pause_seconds)
+
+    def _settle(self) -> None:
+        """End a turn: say how long to pause, and that this thread lives."""
+        doubled = min(2 * self._pause_seconds, POLL_SECONDS_MAX)
+        self._pause_seconds = doubled if self._is_database_away else self._poll_seconds
+        self._is_database_away = False
+        self._turned_at = self._clock.monotonic()
 
     def _count(self, term: Leadership) -> None:
         if term != self._last_term:
             self._meters.elected()
         self._last_term = term
 
-    def _phase(self, name: str, run: Callable[[], object]) -> None:
-        began, failed = self._clock.monotonic(), True
+    def _phase(self, name: str, run: Callable[[], object]) -> bool:
+        """Return whether it came to its end; an error that is not ours to foresee is counted."""
+        began, failed, is_done = self._clock.monotonic(), True, False
         try:
             run()
-            failed = False
+            failed, is_done = False, True
         except NotLeader as refusal:
             log.warning("no longer the leader: %s", refusal)
             self._elector.term = None
@@ -124,3 +135,4 @@ class ControlLoop:
         except Exception:
             log.exception("the control loop's phase %r failed; it is tried again", name)
         self._meters.turned(name, self._clock.monotonic() - began, failed=failed)
+        return is_done

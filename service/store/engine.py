@@ -22,7 +22,7 @@ from sqlalchemy.exc import (
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.pool import StaticPool
 
-from service.domain.errors import BadInput, NotFound, Refusal, Unreachable
+from service.domain.errors import BadInput, Refusal, Unreachable
 from service.store.tables import EPOCH, MICROSECOND
 
 WAL_TRY_SECONDS = 0.01
@@ -180,7 +180,7 @@ def _refusal(error: DBAPIError) -> Refusal | None:
     """What is not our own mistake, as a sentence; None for everything else."""
     words = str(error.orig)
     if "no such table" in words or ("relation" in words and "does not exist" in words):
-        return NotFound("the database has no schema yet", remedy="run `strata db upgrade`")
+        return Unreachable("the database has no schema yet", remedy="run `strata db upgrade`")
     is_away = isinstance(error, OperationalError) and any(part in words for part in AWAY_WORDS)
     if error.connection_invalidated or is_away:
         return Unreachable(

@@ -1,18 +1,21 @@
-"""What is wired holds together, and refuses a database that is not ours."""
+"""What is wired holds together, and waits for a database that is ours."""
 
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
+from fastapi.testclient import TestClient
 from sqlalchemy import text
 
-from service.bootstrap import build, open_jobs
-from service.domain.errors import BadInput, NotFound, Unreachable
+from service.bootstrap import Service, build, open_jobs
+from service.domain.errors import NotFound
 from service.domain.spec import JobSpec
 from service.settings import Settings, read_settings
 from service.store import schema
 from service.store.engine import open_engine, writing
+from tests.waiting import eventually
 
 
 @pytest.fixture
@@ -25,24 +28,47 @@ def settings(tmp_path: Path) -> Settings:
     return settings
 
 
-def test_a_database_without_a_schema_is_refused_with_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match="has no schema; run `strata db upgrade`"):
-        build(read_settings({"STRATA_HOME": str(tmp_path)}))
+def _readiness(service: Service) -> tuple[int, str]:
+    """What the server's probe is told."""
+    answer = TestClient(service.app).get("/readyz")
+    return answer.status_code, answer.json()["status"]
 
 
-def test_a_schema_of_a_release_to_come_is_refused(settings: Settings) -> None:
-    engine = open_engine(settings.database_url)
-    with writing(engine) as connection:
-        connection.execute(text("UPDATE alembic_version SET version_num = 'from-the-future'"))
-    engine.dispose()
-    with pytest.raises(BadInput, match="newer than this release knows"):
-        build(settings)
+def test_a_server_waits_for_its_schema_says_so_and_then_leads(tmp_path: Path) -> None:
+    with closing(build(read_settings({"STRATA_HOME": str(tmp_path)}))) as service:
+        service.start()
+        assert _readiness(service) == (503, "the database has no schema; run `strata db upgrade`")
+        http = TestClient(service.app)
+        assert http.get("/healthz").status_code == 200
+        refused = http.get("/v1/jobs", headers={"Authorization": "Bearer anything"})
+        assert refused.status_code == 503
+        assert "strata db upgrade" in refused.text
+        assert not service.loop.is_leader
+        schema.upgrade(service.engine)
+        service.bus.wake("queue")
+        eventually(lambda: service.loop.is_leader, "the server leads")
+        assert _readiness(service) == (200, "the schema is current")
 
 
-def test_a_database_that_is_away_is_unreachable() -> None:
+def test_a_server_does_not_lead_on_a_schema_of_a_release_to_come(settings: Settings) -> None:
+    with closing(build(settings)) as service:
+        with writing(service.engine) as connection:
+            connection.execute(text("UPDATE alembic_version SET version_num = 'from-the-future'"))
+        service.start()
+        status, sentence = _readiness(service)
+        assert status == 503
+        assert "newer than this release knows" in sentence
+        assert not service.loop.is_leader
+
+
+def test_a_server_waits_for_a_database_that_is_away() -> None:
     nobody = "postgresql://nobody@127.0.0.1:9/none"
-    with pytest.raises(Unreachable, match="does not answer"):
-        build(read_settings({"STRATA_DATABASE_URL": nobody}))
+    with closing(build(read_settings({"STRATA_DATABASE_URL": nobody}))) as service:
+        service.start()
+        status, sentence = _readiness(service)
+        assert status == 503
+        assert "does not answer" in sentence
+        assert TestClient(service.app).get("/healthz").status_code == 200
 
 
 def test_what_a_server_stored_is_read_without_one(settings: Settings) -> None:

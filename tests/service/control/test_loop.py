@@ -128,7 +128,7 @@ class Turning:
 def turning(tmp_path: Path) -> Iterator[Turning]:
     turning = Turning(tmp_path)
     turning.house.sync()
-    turning.loop.start()
+    turning.loop.start(lambda: None)
     yield turning
     turning.loop.stop()
 
@@ -149,6 +149,34 @@ def test_a_stop_ends_the_thread_and_lets_another_lead_at_once(turning: Turning) 
     turning.granted.clear()
     turning.house.submit()
     assert not turning.granted.is_set()
+
+
+def test_nothing_is_planned_before_the_schema_is_there(tmp_path: Path) -> None:
+    turning = Turning(tmp_path)
+    turning.house.sync()
+    turning.house.submit()
+    asked, is_there = threading.Event(), threading.Event()
+
+    def prove() -> None:
+        asked.set()
+        if not is_there.is_set():
+            raise Unreachable("the database has no schema")
+
+    turning.loop.start(prove)
+    try:
+        for _ in range(2):
+            assert asked.wait(DEADLINE_SECONDS)
+            asked.clear()
+            turning.house.bus.wake("queue")
+        assert not turning.granted.is_set()
+        assert not turning.loop.is_leader
+        assert turning.loop.is_alive
+        is_there.set()
+        turning.house.bus.wake("queue")
+        assert turning.granted.wait(DEADLINE_SECONDS)
+    finally:
+        turning.loop.stop()
+    assert turning.house.sample("strata_loop_errors_total", phase="schema") >= 2
 
 
 def test_a_loop_that_never_started_can_be_stopped(house: House) -> None:

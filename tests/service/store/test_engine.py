@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import Engine, insert, select, text
 from sqlalchemy.exc import IntegrityError
 
-from service.domain.errors import BadInput, NotFound, Unreachable
+from service.domain.errors import BadInput, Unreachable
 from service.store.engine import database_now, open_engine, reading, writing
 from service.store.store import Store
 from service.store.tables import metadata, schema_release
@@ -138,7 +138,7 @@ def test_a_number_beyond_the_databases_is_bad_input(engine: Engine) -> None:
 
 
 def test_a_database_without_a_schema_says_what_to_run(empty_database_url: str) -> None:
-    with pytest.raises(NotFound, match="strata db upgrade"):
+    with pytest.raises(Unreachable, match="strata db upgrade"):
         Store(open_engine(empty_database_url)).job(new_job().id)
 
 
