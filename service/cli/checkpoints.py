@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import click
@@ -145,7 +146,8 @@ def export(job: str, out: Path, path: str | None, form: str) -> None:
     type=click.IntRange(min=2),
     help="Of the net that begins with them; with others than FILE's its head is left out.",
 )
-def import_(file: Path, model: str, to: str, classes: int | None) -> None:
+@output_option
+def import_(file: Path, model: str, to: str, classes: int | None, output: str) -> None:
     """Bring published weights, a .safetensors or .pt FILE, to where jobs can begin from them.
 
     Their tensors are named as torchvision names them. Nothing in FILE is run.
@@ -160,6 +162,9 @@ def import_(file: Path, model: str, to: str, classes: int | None) -> None:
         raise BadInput(str(error)) from error
     except failures.StorageFailure as error:
         raise Unreachable(str(error), remedy="is STRATA_STORAGE_URL right?") from error
+    if output == "json":
+        print_json({"weights": to, **asdict(done)})
+        return
     left_out = f"; left out: {', '.join(done.left_out)}" if done.left_out else ""
     click.echo(f"{file} -> {to}: {done.num_tensors} tensors{left_out}. In a job's file:")
     model = ", ".join(f"{key}: {json.dumps(value)}" for key, value in done.model.items())

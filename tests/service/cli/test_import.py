@@ -1,5 +1,6 @@
 """`strata checkpoints import` as a process: it says what to write into a job's file."""
 
+import json
 from pathlib import Path
 
 import yaml
@@ -33,6 +34,11 @@ def test_imported_weights_can_be_named_in_a_jobs_file_as_it_was_said(tmp_path: P
     assert (init.weights, init.partial) == ("weights/r.safetensors", True)
     assert "data.normalize: {mean: [0.485, 0.456, 0.406]" in said
     assert len(load_file(tmp_path / "storage" / "weights" / "r.safetensors")) == 120
+
+    again = ("checkpoints", "import", str(file), "--to", "weights/again.safetensors", "-o", "json")
+    answer = json.loads(strata(tmp_path, *again, "--model", "resnet18").stdout)
+    assert (answer["num_tensors"], answer["left_out"]) == (122, [])
+    assert answer["model"] == {"kind": "resnet", "depth": 18}
 
     refused = strata(tmp_path, *words, "--model", "resnet50")
     assert (refused.returncode, refused.stdout) == (2, "")
