@@ -115,15 +115,15 @@ class Verified:
         return state
 
     def rank_tensors(self, rank: int) -> dict[str, Any]:
-        """What belonged to one rank; {} where it had nothing."""
+        """What belonged to one rank, on the CPU; {} where it had nothing."""
         import torch
 
         name = rank_file(rank)
         if name not in self._sha256:
             return {}
         content = self.read(name)
-        try:
-            tensors = torch.load(io.BytesIO(content), weights_only=True)
+        try:  # onto the CPU: what a GPU's rank saved is not damaged for one without
+            tensors = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
         except Exception as error:  # a bad pickle may raise nearly anything
             raise CheckpointDamaged(f"{name} holds more than tensors: {error}") from error
         return dict(tensors)

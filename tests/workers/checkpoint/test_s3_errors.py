@@ -85,11 +85,11 @@ def test_an_error_at_any_request_of_a_load_is_no_damage(bucket: str, server: Fai
 def test_a_server_that_is_busy_for_a_moment_is_asked_again(
     bucket: str, server: FailingServer
 ) -> None:
-    server.arm(fail_on=range(2, 1000, 3), is_passing=True)
+    server.arm(fail_on=[2, 9], is_passing=True)
     ref = saved(bucket, tensors=some_tensors(3.0))
     found = some_tensors(0.0)
     load(bucket, ref, found, rank=0)
-    assert server.num_failures > 3
+    assert server.num_failures == 2
     torch.testing.assert_close(found, some_tensors(3.0), rtol=0, atol=0)
 
 
