@@ -2,6 +2,8 @@
 
 from enum import StrEnum
 
+from pydantic import field_validator
+
 from workers.contract.outcome import StopReason
 from workers.contract.wire import CONTRACT_VERSION, JobId, Message
 
@@ -53,6 +55,13 @@ class Sync(Message, defer_build=False):  # FastAPI looks inside at once
     pruned: tuple[CheckpointPath, ...] = ()
     known: str = ""  # the fingerprint of the last answer; the service waits while nothing differs
     wait_seconds: float = 0.0
+
+    @field_validator("nodes")
+    @classmethod
+    def _each_node_once(cls, nodes: tuple[NodeSeen, ...]) -> tuple[NodeSeen, ...]:
+        if len({node.node_id for node in nodes}) < len(nodes):
+            raise ValueError("a node is named twice")
+        return nodes
 
 
 class GangWanted(Message):

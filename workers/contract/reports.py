@@ -14,6 +14,7 @@ from workers.contract.outcome import Outcome, StopReason
 from workers.contract.wire import CONTRACT_VERSION, Message
 
 FACTS_PER_REPORT_MAX = 500  # one insert stays under 50 ms on SQLite
+NOTICE_CODE_CHARS_MAX = 60  # what the service's column holds
 PROFILE_STEPS = 10  # unless told otherwise
 PROFILE_STEPS_MAX = 1000  # a trace of more is larger than what its viewers open
 PROFILED = "profiled"  # the code under which the gang tells where a trace is
@@ -134,7 +135,8 @@ class Noticed(Message):
     """Something that the owner should read, in a sentence: a diagnosis, a fall-back."""
 
     fact: Literal["noticed"] = "noticed"
-    code: str  # a stable word: vanishing_gradient, checkpoint_fallback, ...
+    # A stable word: vanishing_gradient, checkpoint_fallback, ...
+    code: str = Field(max_length=NOTICE_CODE_CHARS_MAX)
     sentence: str
 
 

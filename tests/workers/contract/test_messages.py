@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 import workers.contract
 from tests.workers.contract.examples import AT, EXAMPLES, FACT, REF
+from workers.contract.inventory import NodeSeen, Sync
 from workers.contract.launch import LaunchSpec
 from workers.contract.outcome import (
     ConfigFailure,
@@ -23,6 +24,7 @@ from workers.contract.outcome import (
 )
 from workers.contract.reports import (
     FACTS_PER_REPORT_MAX,
+    NOTICE_CODE_CHARS_MAX,
     Fact,
     Noticed,
     Progress,
@@ -139,6 +141,18 @@ def test_a_report_holds_so_many_facts_and_no_more() -> None:
     assert len(Report(facts=facts[:-1]).facts) == FACTS_PER_REPORT_MAX
     with pytest.raises(ValidationError):
         Report(facts=facts)
+
+
+def test_a_notice_has_a_word_that_the_service_can_keep() -> None:
+    Noticed(code="c" * NOTICE_CODE_CHARS_MAX, sentence="s")
+    with pytest.raises(ValidationError):
+        Noticed(code="c" * (NOTICE_CODE_CHARS_MAX + 1), sentence="s")
+
+
+def test_an_agent_names_each_node_once() -> None:
+    node = NodeSeen(node_id="n", host="h", cpus=1, gpus=0)
+    with pytest.raises(ValidationError, match="named twice"):
+        Sync(cluster_id="c", boot_id="b", nodes=(node, node), gangs=())
 
 
 def test_a_loss_that_is_not_finite_is_told_as_none() -> None:
