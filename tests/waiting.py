@@ -11,7 +11,9 @@ PATIENCE_SECONDS = 60.0  # machines are shared; whoever expects more says so
 LOOK_SECONDS = 0.02
 
 
-def eventually(look: Callable[[], T | None], what: str, seconds: float = PATIENCE_SECONDS) -> T:
+def eventually(
+    look: Callable[[], T | None], what: str = "", seconds: float = PATIENCE_SECONDS
+) -> T:
     """Look again and again until there is something; fail with `what` after so many seconds."""
     deadline = time.monotonic() + seconds
     while not (seen := look()):

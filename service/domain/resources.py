@@ -3,13 +3,13 @@
 import re
 from typing import Annotated
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, field_validator
 
 from workers.contract.wire import Written
 
 WORKERS_MAX = 4096  # a gang beyond this size has never been tried
 CPUS_PER_WORKER_MAX = 1024
-GPUS_PER_WORKER_MAX = 16  # the largest single machines on sale
+GPUS_PER_WORKER_MAX = 1  # a worker is a rank, and trains on one device
 
 _SPAN = re.compile(r"(\d+(?:\.\d+)?)\s*([smhd])")
 _UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
@@ -20,7 +20,16 @@ class Resources(Written):
 
     workers: Annotated[int, Field(ge=1, le=WORKERS_MAX)] = 1
     cpus_per_worker: Annotated[int, Field(ge=1, le=CPUS_PER_WORKER_MAX)] = 1
-    gpus_per_worker: Annotated[int, Field(ge=0, le=GPUS_PER_WORKER_MAX)] = 0
+    gpus_per_worker: Annotated[
+        int, Field(ge=0, json_schema_extra={"maximum": GPUS_PER_WORKER_MAX})
+    ] = 0
+
+    @field_validator("gpus_per_worker")
+    @classmethod
+    def _one_device_each(cls, gpus: int) -> int:
+        if gpus > GPUS_PER_WORKER_MAX:
+            raise ValueError("a worker trains on one GPU; ask for more workers")
+        return gpus
 
     def __str__(self) -> str:
         """As in `2 workers x (1 CPU, 0 GPUs)`."""

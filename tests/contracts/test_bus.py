@@ -4,8 +4,7 @@ Two servers share a bus: one object inside a process, one object each through Re
 """
 
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 
@@ -13,16 +12,10 @@ from service.bus.local_bus import LocalBus
 from service.bus.redis_bus import RedisBus
 from service.control.ports import Bus
 from tests.redis_server import RedisServer
+from tests.waiting import eventually
 
 DEADLINE_SECONDS = 20.0
 MANY = 500
-
-
-def wait_until(is_so: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + DEADLINE_SECONDS
-    while not is_so():
-        assert time.monotonic() < deadline
-        threading.Event().wait(0.01)
 
 
 @pytest.fixture(params=["local", "redis"])
@@ -37,7 +30,7 @@ def buses(request: pytest.FixtureRequest) -> Iterator[tuple[Bus, Bus]]:
         both = (RedisBus(url), RedisBus(url))
     for bus in both:
         bus.start()
-    wait_until(lambda: all(bus.trouble is None for bus in both))
+    eventually(lambda: all(bus.trouble is None for bus in both))
     yield both
     for bus in both:
         bus.close()
@@ -101,7 +94,7 @@ def test_nothing_is_delivered_after_the_end(redis_server: RedisServer) -> None:
     here, there, third = (RedisBus(redis_server.url) for _ in range(3))
     for bus in (here, there, third):
         bus.start()
-    wait_until(lambda: all(bus.trouble is None for bus in (here, there, third)))
+    eventually(lambda: all(bus.trouble is None for bus in (here, there, third)))
     woken, mark = threading.Event(), threading.Event()
     there.listen("queue", woken.set)
     third.listen("queue", mark.set)
@@ -117,13 +110,13 @@ def test_two_services_on_one_redis_do_not_hear_each_other(redis_server: RedisSer
     ours, theirs = RedisBus(redis_server.url), RedisBus(f"{redis_server.url[:-1]}1")
     for bus in (ours, theirs):
         bus.start()
-    wait_until(lambda: ours.trouble is None and theirs.trouble is None)
+    eventually(lambda: ours.trouble is None and theirs.trouble is None)
     wrong, right = threading.Event(), threading.Event()
     theirs.listen("queue", wrong.set)
     also_ours = RedisBus(redis_server.url)
     also_ours.listen("queue", right.set)
     also_ours.start()
-    wait_until(lambda: also_ours.trouble is None)
+    eventually(lambda: also_ours.trouble is None)
     ours.wake("queue")
     assert right.wait(DEADLINE_SECONDS)
     assert not wrong.is_set()

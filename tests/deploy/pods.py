@@ -7,9 +7,7 @@ place by name: secrets, addresses of Services, the mount of the storage.
 import os
 import subprocess
 import sys
-import threading
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,18 +15,12 @@ from typing import Any
 import httpx
 import psutil
 
+from tests.waiting import eventually
+
 BIN = Path(sys.executable).parent
 READY_SECONDS = 90.0
 END_SECONDS = 15.0
 Manifest = dict[str, Any]
-
-
-def wait_for(is_so: Callable[[], object], what: str, seconds: float = READY_SECONDS) -> None:
-    """Look again and again until it is so."""
-    deadline = time.monotonic() + seconds
-    while not is_so():
-        assert time.monotonic() < deadline, f"not within {seconds:.0f} s: {what}"
-        threading.Event().wait(0.1)
 
 
 @dataclass
@@ -118,7 +110,7 @@ def wait_ready(running: Running, probe: Manifest, port: int) -> None:
         except httpx.HTTPError:
             return False
 
-    wait_for(is_ready, f"{running.name} answers {url}")
+    eventually(is_ready, f"{running.name} answers {url}", READY_SECONDS)
 
 
 def _session(pid: int) -> int | None:

@@ -23,9 +23,10 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from deploy.grafana.dashboard import queries
 from tests.deploy.chart import CI, Manifest, of_kind, render, tool
-from tests.deploy.pods import BIN, Place, Running, start, wait_for, wait_ready
+from tests.deploy.pods import BIN, Place, Running, start, wait_ready
 from tests.deploy.service_port import ServicePort
 from tests.redis_server import RedisServer
+from tests.waiting import eventually
 from workers.agent.ray_node import READY, ZERO_PORTS, client_port
 
 pytestmark = [pytest.mark.tools, pytest.mark.timeout(400)]
@@ -118,7 +119,7 @@ class Cluster:
             environment = self.place.environment(container) | auth
             node = start(self.place, name, command, environment)
             self.running[name] = node
-            wait_for(partial(has_joined, node), f"{name} is there")
+            eventually(partial(has_joined, node), f"{name} is there")
 
     def start_agent(self) -> None:
         container = self.container("Deployment", "-agent")
@@ -265,24 +266,24 @@ def test_the_leader_is_killed_while_a_job_trains_and_the_job_does_not_notice(
         found: dict[str, Any] = json.loads(cluster.strata("status", job_id, "-o", "json", **people))
         return found
 
-    wait_for(lambda: status()["checkpoint"], "the job trains and has a checkpoint")
-    wait_for(cluster.leader, "a server leads", LEASE_AND_A_BIT_SECONDS)
+    eventually(lambda: status()["checkpoint"], "the job trains and has a checkpoint")
+    eventually(cluster.leader, "a server leads", LEASE_AND_A_BIT_SECONDS)
     leader = cluster.leader()
     assert leader is not None
     assert_metrics_are_well(cluster.metrics(leader))
 
     assert status()["job"]["state"] == "running"
     cluster.running[leader].kill()
-    wait_for(cluster.leader, "the other server leads", LEASE_AND_A_BIT_SECONDS)
+    eventually(cluster.leader, "the other server leads", LEASE_AND_A_BIT_SECONDS)
     assert cluster.leader() != leader
     before = status()
     assert before["job"]["state"] == "running", "it ended too soon to prove anything"
-    wait_for(
+    eventually(
         lambda: status()["latest"]["progress"]["step"] > before["latest"]["progress"]["step"],
         "training is heard of by the new leader",
     )
     assert_dashboard_has_data(prometheus, job_id)
-    wait_for(lambda: status()["job"]["state"] != "running", "its end", SECONDS_OF_A_JOB)
+    eventually(lambda: status()["job"]["state"] != "running", "its end", SECONDS_OF_A_JOB)
     ended = status()
     assert ended["job"]["state"] == "succeeded", ended["job"]["reason_text"]
     assert [one["number"] for one in ended["attempts"]] == [1]
@@ -305,7 +306,7 @@ def assert_dashboard_has_data(prometheus: Prometheus, job_id: str) -> None:
         return not missing
 
     try:
-        wait_for(all_are_there, "", 30)
+        eventually(all_are_there, "", 30)
     except AssertionError:
         pytest.fail(f"no data for {list(missing.values())}")
 

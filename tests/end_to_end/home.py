@@ -5,32 +5,18 @@ import os
 import signal
 import subprocess
 import sys
-import threading
-import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import psutil
 import yaml
 
-T = TypeVar("T")
+from tests.waiting import eventually
 
 COMMAND_SECONDS = 120.0
-POLL_SECONDS = 0.05
-
-
-def eventually(look: Callable[[], T | None], what: str, seconds: float = 60.0) -> T:
-    """Look again and again until there is something; fail with `what` after so many seconds."""
-    deadline = time.monotonic() + seconds
-    while True:
-        seen = look()
-        if seen:
-            return seen
-        assert time.monotonic() < deadline, f"not within {seconds:.0f} s: {what}"
-        threading.Event().wait(POLL_SECONDS)
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 import torch
 
-from tests.end_to_end.home import Home, eventually, homes, write_job
+from tests.end_to_end.home import Home, homes, write_job
 from tests.end_to_end.weights import saved_tensors
+from tests.waiting import eventually
 
 # From the death of a rank to the next attempt's first progress: this, or on a machine that is busy
 # with more than this test so many times what the first attempt took from its submission on.

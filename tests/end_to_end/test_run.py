@@ -10,7 +10,8 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.end_to_end.home import Home, eventually, homes, write_job
+from tests.end_to_end.home import Home, homes, write_job
+from tests.waiting import eventually
 
 RUN_SECONDS = 120.0
 

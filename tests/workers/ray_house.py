@@ -5,15 +5,14 @@ import secrets
 import signal
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import psutil
 
+from tests.waiting import eventually
 from tests.workers.gang.launches import launch
 from tests.workers.gang.standin import folder_of
 from tests.workers.service_standin import StandIn
@@ -22,20 +21,8 @@ from workers.contract.launch import Deadlines, LaunchSpec, RankPlacement
 from workers.contract.paths import attempt_folder
 from workers.contract.wire import JobId, uuid7
 
-T = TypeVar("T")
-
-PATIENCE_SECONDS = 30.0
 DEADLINES = Deadlines(heartbeat_seconds=0.2)
 REPOSITORY = Path(__file__).parents[2]
-
-
-def eventually(look: Callable[[], T | None], what: str, seconds: float = PATIENCE_SECONDS) -> T:
-    """Look again and again until there is something."""
-    deadline = time.monotonic() + seconds
-    while not (seen := look()):
-        assert time.monotonic() < deadline, f"not within {seconds:.0f} s: {what}"
-        threading.Event().wait(0.02)
-    return seen
 
 
 @dataclass

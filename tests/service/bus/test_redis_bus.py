@@ -11,8 +11,9 @@ import pytest
 from service.bus import redis_bus
 from service.bus.redis_bus import DEGRADED_POLL_SECONDS, EVERYTHING, RedisBus
 from service.domain.errors import BadInput
-from tests.contracts.test_bus import DEADLINE_SECONDS, wait_until
+from tests.contracts.test_bus import DEADLINE_SECONDS
 from tests.redis_server import RedisServer
+from tests.waiting import eventually
 
 
 @dataclass
@@ -24,10 +25,10 @@ class Pair:
     redis: RedisServer
 
     def wait_well(self) -> None:
-        wait_until(lambda: self.here.trouble is None and self.there.trouble is None)
+        eventually(lambda: self.here.trouble is None and self.there.trouble is None)
 
     def wait_ill(self) -> None:
-        wait_until(lambda: self.here.trouble is not None and self.there.trouble is not None)
+        eventually(lambda: self.here.trouble is not None and self.there.trouble is not None)
 
     def assert_carries(self) -> None:
         for sender, hearer in ((self.here, self.there), (self.there, self.here)):
@@ -86,7 +87,7 @@ def test_clients_that_are_cut_off_come_back(pair: Pair) -> None:
         if client["sub"] != "0":
             cut += pair.redis.client.client_kill_filter(_id=client["id"])
     assert cut == 2
-    wait_until(lambda: pair.here.errors > 0 and pair.there.errors > 0)
+    eventually(lambda: pair.here.errors > 0 and pair.there.errors > 0)
     pair.wait_well()
     pair.assert_carries()
 
@@ -138,7 +139,7 @@ def test_without_a_redis_a_server_starts_and_says_so(
     redis_server.kill()
     bus = RedisBus(redis_server.url)
     bus.start()
-    wait_until(lambda: bus.errors > 1)
+    eventually(lambda: bus.errors > 1)
     bus.close()
     assert bus.trouble is not None
     assert "refused" in bus.trouble

@@ -59,6 +59,7 @@ def test_a_good_job_is_read_whole() -> None:
         ("source: digits", "source: mnist", "one of: digits, idx, npz"),
         ("lr: 0.1\n", "lr: high\n", 'job.yaml:8 pretraining.lr: is "high": input should be a'),
         ("lr: 0.1\n", "lr: .nan\n", "job.yaml:8 pretraining.lr: is nan: input should be"),
+        ("gpus_per_worker: 0", "gpus_per_worker: 2", "is 2: a worker trains on one GPU; ask for"),
         ("workers: 2", "workers: 0", "job.yaml:2 resources.workers: is 0: input should be"),
         ("workers: 2", "workers: 101", "job.yaml:11 training.batch_size: is 100, but every one"),
         ("[100, 100]", "[100, -1]", "job.yaml:4 model.hidden.1: is -1: input should be greater"),

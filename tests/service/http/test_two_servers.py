@@ -1,7 +1,6 @@
 """Two servers on one database and one Redis: whichever is asked, the answer comes in time."""
 
 import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from service.store import schema
 from service.store.engine import open_engine
 from tests.redis_server import RedisServer
 from tests.service.http.conftest import BOOT, NODE, SPEC
+from tests.waiting import eventually
 from workers.contract.inventory import Sync
 
 PATIENCE_SECONDS = 30.0
@@ -87,7 +87,7 @@ class Two:
 
     def leader_and_follower(self) -> tuple[Replica, Replica]:
         both = (self.one, self.other)
-        wait_until(lambda: sum(one.service.loop.is_leader for one in both) == 1)
+        eventually(lambda: sum(one.service.loop.is_leader for one in both) == 1)
         leads = self.one.service.loop.is_leader
         return both if leads else (self.other, self.one)
 
@@ -95,13 +95,6 @@ class Two:
         spec = {**SPEC, "resources": {"workers": 1}}
         answer = at.ask("POST", "/v1/jobs", "admin", {"spec": spec, "key": "k"})
         return str(answer["job"]["id"])
-
-
-def wait_until(is_so: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not is_so():
-        assert time.monotonic() < deadline
-        threading.Event().wait(0.01)
 
 
 @pytest.fixture
@@ -133,7 +126,7 @@ def two(tmp_path: Path, postgres_url: str, redis_server: RedisServer) -> Iterato
     for replica in replicas:
         replica.service.start()
         replica.thread.start()
-    wait_until(lambda: all(one.service.bus.trouble is None for one in replicas))
+    eventually(lambda: all(one.service.bus.trouble is None for one in replicas))
     yield Two(replicas[0], replicas[1], redis_server)
     for replica in replicas:
         replica.end()
@@ -147,7 +140,7 @@ def waiting_agent(replica: Replica) -> "Future[Any]":
     """An agent's long-poll that is known to wait."""
     known = replica.sync()["fingerprint"]
     answer = in_background(lambda: replica.sync(known, 20.0))
-    wait_until(lambda: replica.waiters == 1)
+    eventually(lambda: replica.waiters == 1)
     return answer
 
 
@@ -183,7 +176,7 @@ def test_events_are_followed_at_another_server_than_the_gang_reports_to(two: Two
     page = in_background(
         lambda: follower.ask("GET", path, "admin", after=last, wait_seconds=20.0)["events"]
     )
-    wait_until(lambda: follower.waiters == 1)
+    eventually(lambda: follower.waiters == 1)
     facts = [{"seq": n, "at": "2026-11-01T12:00:00Z", "body": b} for n, b in enumerate(REPORT, 1)]
     leader.ask("POST", f"/v1/attempts/{job_id}/1/reports", "gang", {"facts": facts})
     assert "hello" in [event["reason"] for event in page.result(AT_ONCE_SECONDS)]
@@ -197,7 +190,7 @@ def test_without_redis_a_waiting_agent_is_a_poll_late_and_no_more(two: Two, faul
         two.redis.client.flushall()
     else:
         getattr(two.redis, fault)()
-        wait_until(lambda: follower.service.bus.trouble is not None)
+        eventually(lambda: follower.service.bus.trouble is not None)
         assert "degraded" in httpx.get(f"{follower.url}/readyz", trust_env=False).json()
         assert "strata_redis_up 0.0" in httpx.get(f"{follower.url}/metrics", trust_env=False).text
     job_id = two.submit(follower)
@@ -218,7 +211,7 @@ def test_what_is_published_into_a_frozen_redis_is_late_until_that_is_noticed(two
 def test_when_the_leader_ends_the_other_leads_and_grants(two: Two) -> None:
     leader, follower = two.leader_and_follower()
     leader.service.loop.stop()
-    wait_until(lambda: follower.service.loop.is_leader)
+    eventually(lambda: follower.service.loop.is_leader)
     answer = waiting_agent(follower)
     two.submit(leader)
     assert answer.result(AT_ONCE_SECONDS)["gangs"]

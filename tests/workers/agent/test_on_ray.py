@@ -2,7 +2,8 @@
 
 import psutil
 
-from tests.workers.ray_house import RayHouse, eventually
+from tests.waiting import eventually
+from tests.workers.ray_house import RayHouse
 from workers.contract.launch import RankPlacement
 
 

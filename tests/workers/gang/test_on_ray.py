@@ -6,8 +6,9 @@ import time
 
 import psutil
 
+from tests.waiting import eventually
 from tests.workers.gang.launches import written, wrote_down
-from tests.workers.ray_house import Gang, RayHouse, eventually
+from tests.workers.ray_house import Gang, RayHouse
 from workers.contract.launch import Deadlines, RankPlacement
 
 NOTICE_SECONDS = (
