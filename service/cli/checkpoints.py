@@ -118,7 +118,8 @@ def _pin(job: str, path: str | None, *, pinned: bool, output: str) -> None:
     show_default=True,
     help="The weights by name; or the net itself, as torch.export saves it.",
 )
-def export(job: str, out: Path, path: str | None, form: str) -> None:
+@output_option
+def export(job: str, out: Path, path: str | None, form: str, output: str) -> None:
     """Write the net of one of a JOB's checkpoints to the file OUT, to be used without Strata."""
     settings = read_settings()
     found = [one for one in open_door(settings).checkpoints(job) if not one["pruned"]]
@@ -134,7 +135,10 @@ def export(job: str, out: Path, path: str | None, form: str) -> None:
         raise BadInput(str(error)) from error
     except failures.StorageFailure as error:
         raise Unreachable(str(error), remedy="is STRATA_STORAGE_URL right?") from error
-    click.echo(f"{refs[0]['path']} -> {out}")
+    if output == "json":
+        print_json({"path": refs[0]["path"], "format": form, "file": str(out)})
+    else:
+        click.echo(f"{refs[0]['path']} -> {out}")
 
 
 @checkpoints.command("import")

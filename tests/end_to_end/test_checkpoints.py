@@ -1,5 +1,6 @@
 """A job's net outlives it: it is pinned, taken out of Strata, and what another job begins with."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -28,7 +29,8 @@ def test_a_net_is_taken_out_and_gives_the_same_answers(
     home: Home, first: str, tmp_path: Path
 ) -> None:
     weights, program = tmp_path / "net.safetensors", tmp_path / "net.pt2"
-    home.call("checkpoints", "export", first, str(weights))
+    told = home.call("checkpoints", "export", first, str(weights), "-o", "json").stdout
+    assert json.loads(told)["file"] == str(weights)
     home.call("checkpoints", "export", first, str(program), "--format", "torch_export")
     named = load_file(weights)
     net = torch.export.load(program).module()

@@ -65,6 +65,8 @@ def run_agent(settings: AgentSettings) -> None:
         RayFailed: Ray can't be started or joined.
         Replaced: another agent has taken over the name.
     """
+    for one in (signal.SIGTERM, signal.SIGINT):  # to join may take a minute
+        signal.signal(one, _end_at_once)
     node = _join_ray(settings)
     try:
         agent = Agent(settings, node)
@@ -77,6 +79,11 @@ def run_agent(settings: AgentSettings) -> None:
             node.end()
 
 
+def _end_at_once(*_: object) -> None:
+    """Unwind; as the first process of a container it would not even be ended by the signal."""
+    raise SystemExit(0)
+
+
 def _join_ray(settings: AgentSettings) -> JoinedNode | None:
     address, node = settings.ray_address, None
     if address is None:
@@ -85,15 +92,22 @@ def _join_ray(settings: AgentSettings) -> JoinedNode | None:
     elif settings.joins:
         node = JoinedNode(address)
     try:
-        ray.init(address=address, namespace=NAMESPACE, log_to_driver=False, logging_level="ERROR")
-    except (ConnectionError, RuntimeError, ValueError) as error:
+        _connect(address)
+    except BaseException:
         if node is not None:
             node.end()
+        raise
+    return node
+
+
+def _connect(address: str) -> None:
+    try:
+        ray.init(address=address, namespace=NAMESPACE, log_to_driver=False, logging_level="ERROR")
+    except (ConnectionError, RuntimeError, ValueError) as error:
         raise RayFailed(
             f"the Ray at {address} can't be joined ({str(error).splitlines()[0]}); does a node of "
             "it run on this host, and are RAY_AUTH_MODE and its token those of the cluster?"
         ) from error
-    return node
 
 
 class Agent:

@@ -86,19 +86,25 @@ class JoinedNode:
             stdout=self._log,
             stderr=subprocess.STDOUT,
         )
-        path = Path(self._log.name)
-        if not is_ready(self._process, path):
-            said = path.read_text(errors="replace").strip().rpartition("\n")[2][:LAST_WORDS]
+        try:
+            self._wait_ready(address)
+        except BaseException:
             self.end()
-            raise RayFailed(
-                f"no node could join the Ray at {address}; is it there, and are RAY_AUTH_MODE and "
-                f"its token those of the cluster? Ray said: {said}"
-            )
+            raise
 
     @property
     def is_alive(self) -> bool:
         """False once the node has ended."""
         return self._process.poll() is None
+
+    def _wait_ready(self, address: str) -> None:
+        path = Path(self._log.name)
+        if not is_ready(self._process, path):
+            said = path.read_text(errors="replace").strip().rpartition("\n")[2][:LAST_WORDS]
+            raise RayFailed(
+                f"no node could join the Ray at {address}; is it there, and are RAY_AUTH_MODE and "
+                f"its token those of the cluster? Ray said: {said}"
+            )
 
     def end(self) -> None:
         """Leave the cluster."""

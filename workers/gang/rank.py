@@ -16,7 +16,14 @@ import ray
 
 from workers.contract.launch import LaunchSpec
 from workers.contract.outcome import CAUSE_LINES_MAX, FailureKind, Outcome, TrainingFailure
-from workers.contract.reports import FactBody, ProfileOrder, Progress, StopOrder
+from workers.contract.reports import (
+    CheckpointWritten,
+    FactBody,
+    Noticed,
+    ProfileOrder,
+    Progress,
+    StopOrder,
+)
 from workers.contract.wire import Message
 from workers.gang.log_chunks import LogChunks, capture
 from workers.gang.orphan import OrphanWatch
@@ -232,8 +239,22 @@ def _line(fact: FactBody) -> str:
             f"stage {fact.stage_index + 1} epoch {fact.epoch} step {fact.step} loss {loss} "
             f"lr {fact.lr:.3g} {fact.samples_per_second:.0f} samples/s"
         )
-    values = fact.model_dump(exclude={"fact"}, exclude_defaults=True)
-    return f"{fact.fact}: {values}"
+    if isinstance(fact, CheckpointWritten):
+        return (
+            f"checkpoint {fact.ref.path}: {fact.bytes} bytes, saved in {fact.save_seconds:.2f} s, "
+            f"waited for {fact.stall_seconds:.3f} s"
+        )
+    if isinstance(fact, Noticed):
+        return f"{fact.code}: {fact.sentence}"
+    values = fact.model_dump(mode="json", exclude={"fact"}, exclude_defaults=True)
+    return f"{fact.fact}: {', '.join(_word(name, value) for name, value in values.items())}"
+
+
+def _word(name: str, value: object) -> str:
+    """A field of a fact, as in `loss 0.125`; those of a field that has fields stand for it."""
+    if isinstance(value, dict):
+        return ", ".join(_word(key, one) for key, one in value.items())
+    return f"{name} {value:.5g}" if isinstance(value, float) else f"{name} {value}"
 
 
 def _close(chunks: LogChunks) -> None:

@@ -1,6 +1,7 @@
 """What a rank keeps for its driver, and what it makes of an exception."""
 
 import importlib
+import logging
 import os
 
 import pytest
@@ -13,7 +14,7 @@ from workers.contract.outcome import (
     StopReason,
     StorageFailure,
 )
-from workers.contract.reports import Noticed, StopOrder
+from workers.contract.reports import Evaluated, Noticed, StopOrder
 from workers.gang import rank
 from workers.gang.rank import RankEnd, Told, failure_of
 
@@ -70,6 +71,21 @@ def test_what_is_told_is_given_once_and_in_order() -> None:
     assert first.facts == (NOTICED, progress(1))
     assert (first.step, first.phase) == (7, "train")
     assert second.facts == ()
+
+
+def test_the_log_has_a_line_for_each_fact_that_a_person_can_read(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    told = Told()
+    with caplog.at_level(logging.INFO, logger=rank.__name__):
+        told.tell(NOTICED)
+        told.tell(
+            Evaluated(stage_index=3, step=90, split="test", metrics={"error": 2.5, "loss": 1 / 3})
+        )
+    assert caplog.messages == [
+        "x: X.",
+        "evaluated: stage_index 3, step 90, split test, error 2.5, loss 0.33333",
+    ]
 
 
 def test_an_order_stands() -> None:
