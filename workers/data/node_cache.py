@@ -83,7 +83,7 @@ def listed(url: str, depth: int | None = None) -> dict[str, dict[str, Any]]:
         found: dict[str, dict[str, Any]] = system.find(root, maxdepth=depth, detail=True)
     except FileNotFoundError:
         return {}
-    except Exception as error:  # not OSError only, as above
+    except Exception as error:  # object stores' libraries have errors of their own
         raise StorageFailure(f"{url} can't be listed: {error}") from error
     return {name[len(root) :].lstrip("/"): found[name] for name in sorted(found)}
 
@@ -112,9 +112,7 @@ def _copy(url: str, anew: bool) -> Path | None:
         return _fetched(system, path, url, anew)
     except FileNotFoundError:
         return None
-    except (
-        Exception
-    ) as error:  # not OSError only: object stores' libraries have errors of their own
+    except Exception as error:  # object stores' libraries have errors of their own
         raise StorageFailure(f"{url} can't be fetched to this node: {error}") from error
 
 
