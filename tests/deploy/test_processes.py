@@ -247,7 +247,11 @@ def start_prometheus(cluster: Cluster) -> Prometheus:
     cluster.running["prometheus"] = start(cluster.place, "prometheus", words, environment)
     ready = {"httpGet": {"path": "/-/ready"}}
     wait_ready(cluster.running["prometheus"], ready, port)
-    return Prometheus(port)
+    prometheus = Prometheus(port)
+    # What is counted before the first look is in no rate.
+    has_looked = f"count(up == 1) == {len(targets)}"
+    eventually(lambda: prometheus.knows(has_looked), "both servers were scraped")
+    return prometheus
 
 
 def test_the_leader_is_killed_while_a_job_trains_and_the_job_does_not_notice(
