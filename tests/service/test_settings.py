@@ -19,7 +19,8 @@ def test_everything_has_a_default_below_the_home(tmp_path: Path) -> None:
 
 def test_every_variable_is_in_the_docs() -> None:
     root = Path(__file__).resolve().parents[2]
-    names = set(re.findall(r"STRATA_\w+", (root / "service" / "settings.py").read_text()))
+    readers = (root / "service" / "settings.py", root / "workers" / "data" / "node_folder.py")
+    names = {name for file in readers for name in re.findall(r"STRATA_\w+", file.read_text())}
     table = (root / "docs" / "operations.md").read_text().partition("## The local service")[0]
     assert len(names) > 10
     assert names == set(re.findall(r"STRATA_\w+", table))

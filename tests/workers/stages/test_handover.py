@@ -60,10 +60,8 @@ def test_kept_codes_are_those_that_are_computed_anew(cache: Cache) -> None:
     anew = Inputs(part).above(layers[0], "none").above(layers[1], "none")
     torch.testing.assert_close(kept.rows(ROWS, 0), anew.rows(ROWS, 0))
     torch.testing.assert_close(kept.mean(), anew.mean())
-    codes = layers[1].eval()(layers[0].eval()(part.x_N))
-    assert kept.spread() == pytest.approx(
-        float(codes.detach().std(0, correction=0).mean()), rel=1e-4
-    )
+    codes = layers[1].eval()(layers[0].eval()(part.x_N)).detach()
+    assert kept.spread() == pytest.approx(float(codes.std(0, correction=0).mean()), rel=1e-4)
     assert kept.limits() == pytest.approx((float(codes.min()), float(codes.max())))
     assert not kept.rows(ROWS, 0).requires_grad
 
