@@ -6,6 +6,7 @@ at the first step, so that a checkpoint can be loaded into it in place.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import assert_never
 
 import torch
@@ -23,7 +24,15 @@ from workers.contract.training_spec import Adagrad, Adam, AdamVariant, Optimizer
 from workers.parallel.sharding import local
 
 NADAM_MOMENTUM_DECAY = 4e-3  # torch's own default
-FUSED = (Sgd, Adam)  # one pass over memory, and they can leave a step out by themselves
+FUSED = (Sgd, Adam)  # one pass over memory, in which they divide gradients or leave a step out
+
+
+@dataclass(frozen=True)
+class Condition:
+    """What is to be done about the gradients of a step, decided on the device without a wait."""
+
+    divisor: Tensor | None = None  # of every gradient, (); None: 1
+    is_void: Tensor | None = None  # 1.0 where the step must change nothing, (); None: it is not
 
 
 class Method:
@@ -43,28 +52,32 @@ class Method:
         """Tensors by what they are, one for each parameter."""
 
     def step(
-        self, gradients: Sequence[Tensor], lr: float, momentum: float, is_void: Tensor | None
+        self, gradients: Sequence[Tensor], lr: float, momentum: float, condition: Condition
     ) -> None:
-        """Move every parameter along its gradient.
+        """Move every parameter along its gradient, which may be changed.
 
         Args:
             gradients: one for each parameter.
             lr: the rate.
             momentum: for SGD only, whose momentum may change within a stage.
-            is_void: 1.0 where this step must change nothing, () on the device; None: it is not.
+            condition: of the gradients.
         """
-        if is_void is not None and not isinstance(self._spec, FUSED):
-            if float(is_void) > 0.0:  # the one place that waits for the device at each step
-                return
-            is_void = None
         parameters = [local(parameter) for parameter in self._parameters]
         state = {kind: [local(one) for one in tensors] for kind, tensors in self.state.items()}
         present = [local(gradient) for gradient in gradients]
+        if not isinstance(self._spec, FUSED):
+            is_void, divisor = condition.is_void, condition.divisor
+            if (
+                is_void is not None and float(is_void) > 0.0
+            ):  # the one wait for the device in a step
+                return
+            if divisor is not None:
+                torch._foreach_div_(present, divisor)
         match self._spec:
             case Sgd():
-                _sgd(self._spec, parameters, present, state, lr, momentum, is_void)
+                _sgd(self._spec, parameters, present, state, lr, momentum, condition)
             case Adam():
-                _adam(self._spec, parameters, present, state, lr, is_void)
+                _adam(self._spec, parameters, present, state, lr, condition)
             case AdamVariant():
                 _adam_variant(self._spec, parameters, present, state, lr)
             case Rmsprop():
@@ -113,7 +126,7 @@ def _sgd(
     state: State,
     lr: float,
     momentum: float,
-    is_void: Tensor | None,
+    condition: Condition,
 ) -> None:
     # A buffer of zeros and momentum * 0 + gradient is what torch.optim starts with.
     without: list[Tensor | None] = [None] * len(gradients)
@@ -123,7 +136,8 @@ def _sgd(
         gradients,
         buffers,
         fused=True,
-        found_inf=is_void,
+        grad_scale=condition.divisor,
+        found_inf=condition.is_void,
         weight_decay=spec.weight_decay,
         momentum=momentum,
         lr=lr,
@@ -139,7 +153,7 @@ def _adam(
     gradients: list[Tensor],
     state: State,
     lr: float,
-    is_void: Tensor | None,
+    condition: Condition,
 ) -> None:
     step = adam if spec.name == "adam" else adamw
     step(
@@ -150,7 +164,8 @@ def _adam(
         state.get("second_moment_max", []),
         state["count"],
         fused=True,
-        found_inf=is_void,
+        grad_scale=condition.divisor,
+        found_inf=condition.is_void,
         amsgrad=spec.amsgrad,
         beta1=spec.betas[0],
         beta2=spec.betas[1],

@@ -1,6 +1,6 @@
 """One optimizer step, whole: from a gradient to new weights.
 
-In this order: undo the scale of the loss, measure and clip the gradient, leave the step out if it
+In this order: measure the gradient, undo the scale of the loss and clip, leave the step out if it
 is no number, move each layer at its rate, take the weights into their running mean. All of it stays
 on the device, and all that it changes is in `tensors()`.
 """
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from workers.contract.training_spec import OptimizerSpec, TrainingSpec
 from workers.optim.guard import Guard
-from workers.optim.methods import Method
+from workers.optim.methods import Condition, Method
 from workers.parallel.sharding import local, whole
 
 
@@ -71,9 +71,9 @@ class Optimizer:
         """
         groups = [group for group in self._groups if group.depth <= self._depth_trained(epoch)]
         gradients = [[_gradient(one) for one in group.parameters] for group in groups]
-        is_void = self._condition([one for part in gradients for one in part])
+        condition = self._condition([one for part in gradients for one in part])
         for group, present in zip(groups, gradients, strict=True):
-            group.method.step(present, lr * group.rate, momentum, is_void)
+            group.method.step(present, lr * group.rate, momentum, condition)
         if self._averages:
             self._average(stage_step)
 
@@ -104,19 +104,21 @@ class Optimizer:
             tensors["guard"] = {"state": self.guard.state}
         return tensors
 
-    def _condition(self, gradients: list[Tensor]) -> Tensor | None:
-        """Make gradients fit to step along; return 1.0 where they can't be, (), None if unasked."""
+    def _condition(self, gradients: list[Tensor]) -> Condition:
+        """Say what makes gradients fit to step along, without another pass over them."""
+        guard = self.guard
         clip_norm = None if self._training is None else self._training.clip_norm
-        if self.guard is None and clip_norm is None:
-            return None
-        shards = [local(gradient) for gradient in gradients]
-        if self.guard is not None and self.guard.scales:
-            torch._foreach_div_(shards, self.guard.scale)
-        norm = whole(torch.nn.utils.get_total_norm(gradients))
-        is_void = None if self.guard is None else self.guard.judge(norm)
+        if guard is None and clip_norm is None:
+            return Condition()
+        norm, divisor = whole(torch.nn.utils.get_total_norm(gradients)), None
+        if guard is not None and guard.scales:
+            divisor = guard.scale.clone()  # of this step's loss: to judge may change it
+            norm = norm / divisor
+        is_void = None if guard is None else guard.judge(norm)
         if clip_norm is not None:  # as torch.nn.utils.clip_grad_norm_ does it
-            torch._foreach_mul_(shards, torch.clamp(clip_norm / (norm + 1e-6), max=1.0))
-        return is_void
+            excess = torch.clamp((norm + 1e-6) / clip_norm, min=1.0)
+            divisor = excess if divisor is None else divisor * excess
+        return Condition(divisor, is_void)
 
     def _depth_trained(self, epoch: int) -> float:
         every = 0 if self._training is None else self._training.unfreeze_every_epochs

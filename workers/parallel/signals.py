@@ -33,8 +33,9 @@ class Signals:
         self.marks.zero_()
         if stop is not None:
             self.marks[REASONS.index(stop)] = 1.0
-        self.marks[-2] = float(report)
-        self.marks[-1] = float(save)
+        for k, is_due in ((-2, report), (-1, save)):
+            if is_due:
+                self.marks[k] = 1.0
 
     def read(self) -> "Agreed":
         """Return what the marks of all ranks say; call it when they have been summed."""

@@ -71,7 +71,8 @@ class StageLoop:
         self._signals = Signals()
         self._part = rank_part(plan.batch_size, seat.rank, seat.world_size)
         self._share = (self._part.stop - self._part.start) * seat.world_size / plan.batch_size
-        self._guard = trained.optimizer.guard
+        self._guard = guard = trained.optimizer.guard
+        self._loss_scale = guard.scale if guard is not None and guard.scales else None
         on_non_finite = course.recipe.training.on_non_finite
         self._skips = is_finetuned and on_non_finite == "skip"
         self._goes_back = on_non_finite == "rollback"
@@ -145,15 +146,14 @@ class StageLoop:
         started_at = time.perf_counter()
         x_BV, y_B = self._batch(epoch, stage_step % plan.steps_per_epoch)
         data_wait_seconds = time.perf_counter() - started_at
-        scale = None if self._guard is None else self._guard.scale
-        with self._looking(stage_step, scale) as look:
+        with self._looking(stage_step) as look:
             loss = self._replicas.gradients(
-                x_BV, y_B, self._share, self._signals, scale, look is not None
+                x_BV, y_B, self._share, self._signals, self._loss_scale, look is not None
             )
         before_update(self._course)
         lr, momentum = lr_at(plan, stage_step), momentum_at(plan, epoch)
         self._trained.optimizer.step(lr, momentum, stage_step, epoch)
-        self._trained.tally.add(loss, self._skips)
+        self._trained.tally.add(loss)
         self._clock.count(data_wait_seconds)
         self.position = replace(self.position, stage_step=stage_step + 1)
         if look is not None:
@@ -245,13 +245,11 @@ class StageLoop:
         if not math.isfinite(loss) and not self._skips:
             raise non_finite(self._plan, self.position.stage_step)
 
-    def _looking(
-        self, stage_step: int, scale: Tensor | None
-    ) -> AbstractContextManager[Look | None]:
+    def _looking(self, stage_step: int) -> AbstractContextManager[Look | None]:
         every = self._course.recipe.training.diagnostics_every_steps
         if self._diagnostics is None or every == 0 or stage_step % every != 0:
             return nullcontext()
-        return self._diagnostics.looking(scale)
+        return self._diagnostics.looking(self._loss_scale)
 
     def _conclude(self, look: Look) -> None:
         assert self._diagnostics is not None

@@ -72,7 +72,8 @@ class StageWalk:
             lay_out(course.net, training, course.seat)
         parameters = dict(objective.named_parameters())
         optimizer = Optimizer(parameters, plan.optimizer, training, course.net.names)
-        trained = Trained(objective, optimizer, Tally(course.seat))
+        leaves_out = training is not None and training.on_non_finite == "skip"
+        trained = Trained(objective, optimizer, Tally(course.seat, leaves_out=leaves_out))
         torch.manual_seed(derived_seed(course.recipe.seed, "rank", plan.index, course.seat.rank))
         if self._resume_from is not None:
             restore_stage(course, self._resume_from, trained)
