@@ -15,7 +15,7 @@ from torch import Tensor
 from workers.parallel.collectives import summed
 from workers.parallel.mesh import Seat
 
-NOTED_MAX = 1000  # losses that wait: a few KB on the device, each
+NOTED_MAX = 1000  # losses that wait to be added up: half a MB on a GPU
 
 
 @dataclass
