@@ -57,7 +57,7 @@ class Fleet:
         with self._store.write() as tx:
             revision = tx.see_agent(name, sync.cluster_id, sync.boot_id, sync.nodes)
             if sync.pruned:
-                tx.mark_pruned(sync.pruned)
+                tx.mark_pruned(name, sync.pruned)
         if not sync.known:  # an agent's first word brings nodes
             self._bus.wake("queue")
         nodes = frozenset(node.node_id for node in sync.nodes)

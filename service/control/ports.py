@@ -150,8 +150,11 @@ class Writes(Protocol):
         the name. The revision grows with every call.
         """
 
-    def mark_pruned(self, paths: Sequence[CheckpointPath]) -> None:
-        """Record that these checkpoints are deleted."""
+    def mark_pruned(self, agent: str, paths: Sequence[CheckpointPath]) -> None:
+        """Record that an agent deleted these checkpoints, as far as it was asked.
+
+        Those of jobs that it never had are passed over.
+        """
 
     def set_agent_silent(self, name: str) -> bool:
         """Make an agent's nodes unschedulable; False where it already was so."""

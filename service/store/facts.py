@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
-from sqlalchemy import delete, func, insert, select, update
+from sqlalchemy import delete, exists, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from service.domain.errors import Conflict, Stale
@@ -214,11 +214,15 @@ class FactWrites(MoveWrites):
         found: JobId | None = self._connection.scalar(query)
         return found
 
-    def mark_pruned(self, paths: Sequence[CheckpointPath]) -> None:
+    def mark_pruned(self, agent: str, paths: Sequence[CheckpointPath]) -> None:
         """Record that these checkpoints are deleted."""
+        was_its = exists().where(
+            attempts.c.job_id == checkpoints.c.job_id, attempts.c.agent == agent
+        )
         self._connection.execute(
             update(checkpoints)
             .where(checkpoints.c.path.in_([one.path for one in paths]), checkpoints.c.prune_asked)
+            .where(was_its)
             .values(pruned=True)
         )
 

@@ -188,7 +188,7 @@ def test_a_reading_has_its_stages_kind_and_the_current_checkpoint(
         tx.add_checkpoint(job.id, wrote(job, 1), TOLD_AT)
         tx.add_checkpoint(job.id, wrote(job, 2), TOLD_AT)
         tx.ask_prune(job.id, keep_last=0)
-        tx.mark_pruned([CheckpointPath(job_id=job.id, path=wrote(job, 2).ref.path)])
+        tx.mark_pruned("a", [CheckpointPath(job_id=job.id, path=wrote(job, 2).ref.path)])
     first, second = store.readings(store.now())
     assert first.kind is StageKind.RBM
     assert first.checkpoint == store.current_checkpoint(job.id)
@@ -229,7 +229,7 @@ def test_the_newest_checkpoint_is_the_one_told_last_also_where_its_step_went_bac
         assert found is not None
         assert (found.ref.step, found.ref.attempt) == current
         with store.write() as tx:
-            tx.mark_pruned([CheckpointPath(job_id=job.id, path=found.ref.path)])
+            tx.mark_pruned("a", [CheckpointPath(job_id=job.id, path=found.ref.path)])
 
 
 def test_all_but_the_newest_checkpoints_of_one_job_are_asked_to_go(
@@ -302,8 +302,11 @@ def test_a_pruned_checkpoint_stays_in_the_list_and_is_not_asked_for_again(
         CheckpointPath(job_id=job.id, path=row.ref.path) for row in store.checkpoints(job.id)
     ]
     with store.write() as tx:
-        tx.mark_pruned(everything)  # an agent that claims more than it was asked for
-        tx.mark_pruned([])
+        tx.mark_pruned("another", everything)  # which never had the job
+    assert not any(row.pruned for row in store.checkpoints(job.id))
+    with store.write() as tx:
+        tx.mark_pruned("a", everything)  # an agent that claims more than it was asked for
+        tx.mark_pruned("a", [])
     assert [(row.ref.step, row.pruned) for row in store.checkpoints(job.id)] == [
         (2, False),
         (1, True),
@@ -322,7 +325,7 @@ def test_of_those_that_are_gone_only_the_newest_are_shown(
         tx.pin(job.id, wrote(job, 1).ref.path, pinned=True)
         tx.ask_prune(job.id, keep_last=1)
         gone = [wrote(job, step).ref.path for step in (0, 2, 3, 4)]
-        tx.mark_pruned([CheckpointPath(job_id=job.id, path=path) for path in gone])
+        tx.mark_pruned("a", [CheckpointPath(job_id=job.id, path=path) for path in gone])
     assert [row.ref.step for row in store.checkpoints(job.id)] == [5, 4, 3, 1]
 
 
