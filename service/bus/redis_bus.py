@@ -146,6 +146,7 @@ class RedisBus:
     def _hear(self) -> None:
         while not self._closing.is_set():
             try:
+                # redis-py has no types for this call.
                 with self._redis.pubsub() as subscription:  # type: ignore[no-untyped-call]
                     subscription.subscribe(self._channel)
                     self._hear_until_silence(subscription)

@@ -118,6 +118,7 @@ def _server(settings: Settings) -> Iterator[Finding]:
 
 def _ready(url: str) -> Finding:
     try:
+        # The URL is the owner's own, from the settings: http or https.
         with urllib.request.urlopen(f"{url}/readyz", timeout=PROBE_SECONDS) as answer:  # noqa: S310
             told = json.load(answer)
     except (OSError, ValueError) as error:

@@ -82,6 +82,7 @@ def _open_sqlite(url: str, now: Callable[[], datetime]) -> Engine:
         connection.create_function("strata_now", 0, lambda: (now() - EPOCH) // MICROSECOND)
 
     # One connection in memory is shared by all threads, so they take turns on it.
+    # An attribute of our own: the turn belongs to this one engine.
     engine.strata_turn = threading.RLock() if in_memory else None  # type: ignore[attr-defined]
     return engine
 

@@ -77,6 +77,7 @@ class JoinedNode:
         Raises:
             RayFailed: it could not join.
         """
+        # Open for as long as the node lives; `end` closes it.
         self._log = tempfile.NamedTemporaryFile(prefix="strata-node-", suffix=".log")  # noqa: SIM115
         words = [f"--address={address}", "--num-cpus=0", "--num-gpus=0"]
         self._process = subprocess.Popen(

@@ -107,6 +107,7 @@ class Reporter:
             with self._changed:
                 self._changed.wait_for(
                     lambda: self._is_closed,
+                    # Jitter, no secret.
                     pause * random.uniform(0.5, 1.0),  # noqa: S311
                 )
 
